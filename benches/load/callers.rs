@@ -1,4 +1,5 @@
-//! The callers: many at once on a few connections, each with its next call when it has its answer.
+//! The callers: many concurrent ones on a few connections, each of which makes its next call when
+//! it has its answer.
 
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -16,7 +17,7 @@ use tonic::transport::Channel;
 
 use crate::providers::Providers;
 
-/// In which way a refund goes to its provider.
+/// How a refund is sent to its provider.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Way {
     /// name.com, http, each POST on a connection of its own: the default.
@@ -27,18 +28,18 @@ pub(crate) enum Way {
     Tls,
 }
 
-/// A gRPC port, and connections to it.
+/// Connections to one gRPC port.
 #[derive(Clone)]
 pub(crate) struct Gate {
     channels: Arc<Vec<Channel>>,
 }
 
-/// Numbers of orders that nobody has refunded yet.
+/// Numbers of orders without a refund.
 pub(crate) struct Targets(i32);
 
-/// At once, in every saturated row.
+/// Concurrent callers in every saturated row.
 pub(crate) const CALLERS: usize = 64;
-/// The callers share so many; a thousand callers still fit into their streams.
+/// Connections that the callers share. A thousand callers still fit into their streams.
 const CONNECTIONS: usize = 8;
 /// Far from the demo data, and from what the large ledger holds.
 const FIRST_TARGET: i32 = 500_000_000;
@@ -79,14 +80,14 @@ impl Default for Targets {
 }
 
 impl Targets {
-    /// So many new ones; nothing is put.
+    /// New numbers, whose orders are not put.
     pub(crate) fn numbers(&mut self, count: usize) -> Range<i32> {
         let numbers = self.0..self.0 + i32::try_from(count).unwrap();
         self.0 = numbers.end;
         numbers
     }
 
-    /// Puts so many new ones, and tells the requests that refund them.
+    /// Puts new orders, and returns the requests that refund them.
     pub(crate) async fn requests(
         &mut self,
         providers: &Providers,
@@ -117,7 +118,7 @@ impl Gate {
         RefundServiceClient::new(self.channel(caller))
     }
 
-    /// Creates these refunds, all callers at once; each must have been refunded.
+    /// Creates these refunds with all callers; each one must succeed. Returns how long it took.
     pub(crate) async fn create(&self, requests: Vec<proto::CreateRefundRequest>) -> Duration {
         let (gate, requests) = (self.clone(), Arc::new(requests));
         saturate(requests.len(), CALLERS, move |caller, index| {
@@ -132,7 +133,7 @@ impl Gate {
     }
 }
 
-/// Makes so many calls with so many callers. How long it took.
+/// Makes `calls` calls with `callers` concurrent callers. Returns how long it took.
 pub(crate) async fn saturate<F>(
     calls: usize,
     callers: usize,

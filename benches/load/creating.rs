@@ -12,9 +12,9 @@ use crate::processes::Usage;
 use crate::report::{Figure, Reach, Row, Spread, Yardstick, median, micros};
 use crate::yardsticks::SyncedFile;
 
-/// Who creates in a turn.
+/// The server that creates the refunds of a turn.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Who {
+enum Contestant {
     Proxy,
     JournalingProxy,
     Gateway,
@@ -22,7 +22,7 @@ enum Who {
     OnLarge,
 }
 
-/// One contestant's turns.
+/// The turns of one contestant.
 #[derive(Default)]
 struct Turns {
     rates: Vec<f64>,
@@ -30,29 +30,29 @@ struct Turns {
     refunds: usize,
 }
 
-/// The rows of one way.
-struct Words {
+/// The texts and the target of the rows of one way.
+struct WayRows {
     way: Way,
     what: &'static str,
     proxy: &'static str,
-    least: f64,
+    min_ratio: f64,
 }
 
-const WAYS: [Words; 3] = [
-    Words { way: Way::Fresh, what: "a fresh connection per POST", proxy: "bare proxy, fresh", least: 0.9 },
-    Words { way: Way::Tls, what: "a fresh TLS connection per POST", proxy: "bare proxy, fresh TLS", least: 0.9 },
-    Words { way: Way::Pooled, what: "connection reuse allowed", proxy: "bare proxy, pool", least: 0.75 },
+const WAYS: [WayRows; 3] = [
+    WayRows { way: Way::Fresh, what: "a fresh connection per POST", proxy: "bare proxy, fresh", min_ratio: 0.9 },
+    WayRows { way: Way::Tls, what: "a fresh TLS connection per POST", proxy: "bare proxy, fresh TLS", min_ratio: 0.9 },
+    WayRows { way: Way::Pooled, what: "connection reuse allowed", proxy: "bare proxy, pool", min_ratio: 0.75 },
 ];
 
-/// Every contestant in every way, in turns.
+/// Every contestant in every way, in alternating turns.
 pub(crate) async fn saturated(stage: &mut Stage, large: &Large) -> Vec<Row> {
-    let (mut rates, mut growth, mut costs, mut least_costs) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for Words { way, what, proxy, least } in WAYS {
+    let (mut rates, mut growth, mut costs, mut proxy_rows) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for WayRows { way, what, proxy, min_ratio } in WAYS {
         let [bare, journaling, ours, grown] = turns(stage, large, way).await;
         let row = |name: String, mine: &Turns, yardstick, theirs: &Turns, reach| {
             Row::paired(name, "/s", &mine.rates, yardstick, &theirs.rates, reach)
         };
-        rates.push(row(format!("CreateRefund, saturated, {what}"), &ours, proxy, &bare, Reach::AtLeast(least)));
+        rates.push(row(format!("CreateRefund, saturated, {what}"), &ours, proxy, &bare, Reach::AtLeast(min_ratio)));
         growth.push(row(
             format!("growth: the same on {} refunds, {what}", stage.extent.large),
             &grown,
@@ -71,31 +71,26 @@ pub(crate) async fn saturated(stage: &mut Stage, large: &Large) -> Vec<Row> {
             }
         };
         costs.push(cost(format!("CPU per refund, {what}"), &ours, Reach::AtMost(1.5)));
-        least_costs.push(row(
-            format!("journaling proxy, saturated, {what}"),
-            &journaling,
-            proxy,
-            &bare,
-            Reach::Nothing,
-        ));
-        least_costs.push(cost(format!("journaling proxy, CPU per refund, {what}"), &journaling, Reach::Nothing));
+        proxy_rows.push(row(format!("journaling proxy, saturated, {what}"), &journaling, proxy, &bare, Reach::Nothing));
+        proxy_rows.push(cost(format!("journaling proxy, CPU per refund, {what}"), &journaling, Reach::Nothing));
     }
-    rates.into_iter().chain(growth).chain(costs).chain(least_costs).collect()
+    rates.into_iter().chain(growth).chain(costs).chain(proxy_rows).collect()
 }
 
-/// The first turn warms up and is not counted.
+/// Runs the turns of one way. The first round warms up and is not counted.
 async fn turns(stage: &mut Stage, large: &Large, way: Way) -> [Turns; 4] {
     let mut turns: [Turns; 4] = Default::default();
-    let mut order = [(0, Who::Proxy), (1, Who::JournalingProxy), (2, Who::Gateway), (3, Who::OnLarge)];
+    let mut order =
+        [(0, Contestant::Proxy), (1, Contestant::JournalingProxy), (2, Contestant::Gateway), (3, Contestant::OnLarge)];
     for round in 0..=stage.extent.rounds {
-        for (place, who) in order {
+        for (index, contestant) in order {
             let requests = stage.targets.requests(&stage.providers, way, stage.extent.refunds).await;
             let refunds = requests.len();
-            let (took, cpu) = turn(stage, large, who, requests).await;
+            let (took, cpu) = turn(stage, large, contestant, requests).await;
             if round > 0 {
-                turns[place].rates.push(refunds as f64 / took.as_secs_f64());
-                turns[place].cpu += cpu;
-                turns[place].refunds += refunds;
+                turns[index].rates.push(refunds as f64 / took.as_secs_f64());
+                turns[index].cpu += cpu;
+                turns[index].refunds += refunds;
             }
         }
         order.reverse();
@@ -103,12 +98,17 @@ async fn turns(stage: &mut Stage, large: &Large, way: Way) -> [Turns; 4] {
     turns
 }
 
-async fn turn(stage: &Stage, large: &Large, who: Who, requests: Vec<CreateRefundRequest>) -> (Duration, Duration) {
-    let (gate, usage): (&Gate, Box<dyn Fn() -> Usage>) = match who {
-        Who::Proxy => (&stage.bare, Box::new(|| stage.yardsticks.usage())),
-        Who::JournalingProxy => (&stage.journaling, Box::new(|| stage.yardsticks.usage())),
-        Who::Gateway => (&stage.gate, Box::new(|| stage.small.usage())),
-        Who::OnLarge => (&large.gate, Box::new(|| large.gateway.usage())),
+async fn turn(
+    stage: &Stage,
+    large: &Large,
+    contestant: Contestant,
+    requests: Vec<CreateRefundRequest>,
+) -> (Duration, Duration) {
+    let (gate, usage): (&Gate, Box<dyn Fn() -> Usage>) = match contestant {
+        Contestant::Proxy => (&stage.bare, Box::new(|| stage.yardsticks.usage())),
+        Contestant::JournalingProxy => (&stage.journaling, Box::new(|| stage.yardsticks.usage())),
+        Contestant::Gateway => (&stage.gate, Box::new(|| stage.small.usage())),
+        Contestant::OnLarge => (&large.gate, Box::new(|| large.gateway.usage())),
     };
     let before = usage().cpu;
     let took = gate.create(requests).await;
@@ -122,7 +122,7 @@ impl Turns {
     }
 }
 
-/// In turns of one call each: the gateway, the proxy, the disk.
+/// One call at a time, alternating between the gateway, the proxy and the disk.
 pub(crate) async fn one_at_a_time(stage: &mut Stage) -> Option<Row> {
     let count = stage.extent.singles;
     let mut file = SyncedFile::make(&stage.folder);

@@ -1,5 +1,5 @@
-//! A gateway on a ledger of a million refunds: that it starts, takes up what is unfinished, and is
-//! no slower than on an empty one.
+//! A gateway on a ledger of a million refunds: it starts, processes unfinished refunds, and is no
+//! slower than on an empty ledger.
 
 use std::path::Path;
 use std::time::Duration;
@@ -20,26 +20,26 @@ pub(crate) struct Large {
     pub(crate) gate: Gate,
 }
 
-/// Which call.
+/// The call that is measured.
 #[derive(Clone, Copy)]
-enum Look {
+enum Read {
     Get,
     Newest,
-    /// Before some refund of the history.
+    /// A page before some refund of the history.
     Older,
 }
 
-/// Refunds of a start that are not done.
+/// Unfinished refunds at each start.
 const UNFINISHED: usize = 10_000;
 const PAGE: i32 = 100;
-/// Of reads, each with a p99 of its own: one p99 alone moves by half from one run to the next.
+/// Turns of reads, each with a p99 of its own: a single p99 varies by half from run to run.
 const TURNS: usize = 7;
-/// What "flat" means here.
+/// The allowed growth.
 const FLAT: Reach = Reach::AtMost(1.25);
 /// Reached only where something hangs.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Starts it, each time with unfinished refunds; it runs when this returns.
+/// Starts the gateway several times, each time with unfinished refunds. It runs when this returns.
 pub(crate) async fn started(stage: &mut Stage, cached: &Path) -> (Large, Vec<Row>) {
     let path = stage.folder.join("large.db");
     ledgers::copy(cached, &path);
@@ -56,7 +56,7 @@ pub(crate) async fn started(stage: &mut Stage, cached: &Path) -> (Large, Vec<Row
         let (gateway, took) = Gateway::start(&stage.folder, "large", &stage.providers).await;
         let gate = Gate::open(gateway.address).await;
         while is_any_unfinished(&gate).await {
-            assert!(began.elapsed() < LIMIT, "not all are taken up");
+            assert!(began.elapsed() < LIMIT, "unfinished refunds are left");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         ready.push(took.as_secs_f64() * 1e3);
@@ -65,8 +65,7 @@ pub(crate) async fn started(stage: &mut Stage, cached: &Path) -> (Large, Vec<Row
     }
     let what = format!("start on {} refunds, {UNFINISHED} unfinished: ready", stage.extent.large);
     let row = Row::below(what, median(&ready), "ms", 1_000.0);
-    let note =
-        format!("all {UNFINISHED} were settled {:.1} s after the start, each sent or asked for", median(&recover));
+    let note = format!("all {UNFINISHED} were done {:.1} s after the start, each sent or looked up", median(&recover));
     (running.unwrap(), vec![row.noting(note)])
 }
 
@@ -77,27 +76,27 @@ async fn is_any_unfinished(gate: &Gate) -> bool {
     !gate.refunds(0).list_refunds(request).await.unwrap().into_inner().refunds.is_empty()
 }
 
-/// Reads of both ledgers, in turns of one call each, and how long the slowest of a hundred takes.
+/// Reads of both ledgers, alternating after each call: medians, and the slowest of a hundred.
 pub(crate) async fn pages(stage: &mut Stage, large: &Large) -> Vec<Row> {
     let grown = History {
         gate: &large.gate,
         ids: (0..997).map(|nth| ledgers::id_of(nth * 7_919 % stage.extent.large)).collect(),
     };
     let small = History { gate: &stage.gate, ids: newest_ids(&stage.gate).await };
-    let looks = [
-        (Look::Get, "GetRefund, p99"),
-        (Look::Newest, "ListRefunds, the newest 100, p99"),
-        (Look::Older, "ListRefunds, 100 older ones, p99"),
+    let reads = [
+        (Read::Get, "GetRefund, p99"),
+        (Read::Newest, "ListRefunds, the newest 100, p99"),
+        (Read::Older, "ListRefunds, 100 older ones, p99"),
     ];
     let mut rows = Vec::new();
-    for (look, what) in looks {
+    for (read, what) in reads {
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         let (mut our_slowest, mut their_slowest) = (Vec::new(), Vec::new());
         for turn in 0..TURNS {
             let begin = turn * stage.extent.singles;
             for nth in begin..begin + stage.extent.singles {
-                ours.push(grown.look(look, nth).await);
-                theirs.push(small.look(look, nth).await);
+                ours.push(grown.measure(read, nth).await);
+                theirs.push(small.measure(read, nth).await);
             }
             our_slowest.push(percentile(&ours[begin..], 0.99));
             their_slowest.push(percentile(&theirs[begin..], 0.99));
@@ -109,24 +108,24 @@ pub(crate) async fn pages(stage: &mut Stage, large: &Large) -> Vec<Row> {
     rows
 }
 
-/// A ledger behind its port, and refunds that are in it.
+/// A gateway, and refunds in its ledger.
 struct History<'a> {
     gate: &'a Gate,
     ids: Vec<String>,
 }
 
 impl History<'_> {
-    /// Microseconds.
-    async fn look(&self, look: Look, nth: usize) -> f64 {
+    /// Makes one call. Returns how many microseconds it took.
+    async fn measure(&self, read: Read, nth: usize) -> f64 {
         let id = &self.ids[nth % self.ids.len()];
-        match look {
-            Look::Get => {
+        match read {
+            Read::Get => {
                 let began = Instant::now();
                 get(self.gate, id).await;
                 micros(began.elapsed())
             }
-            Look::Newest => page_until(self.gate, None).await.0,
-            Look::Older => {
+            Read::Newest => page_until(self.gate, None).await.0,
+            Read::Older => {
                 let until = get(self.gate, id).await.create_time;
                 page_until(self.gate, until).await.0
             }
@@ -139,7 +138,7 @@ async fn get(gate: &Gate, id: &str) -> proto::Refund {
     gate.refunds(0).get_refund(request).await.unwrap().into_inner().refund.unwrap()
 }
 
-/// A page of what was created before, and how many microseconds it took.
+/// A page of refunds that were created before a time, and how many microseconds it took.
 async fn page_until(gate: &Gate, create_time_end: Option<prost_types::Timestamp>) -> (f64, Vec<proto::Refund>) {
     let filter = Some(proto::RefundFilter { create_time_end, ..Default::default() });
     let request = proto::ListRefundsRequest { page_size: PAGE, filter, ..Default::default() };

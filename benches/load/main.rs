@@ -1,24 +1,28 @@
-//! How fast the whole is, and what it costs, each figure beside a yardstick of the same run.
+//! How fast the gateway is and what it costs, with each figure beside a yardstick of the same run.
 //!
 //! ```text
-//! cargo bench --bench load               everything, about four minutes; the first run makes a ledger of 1,000,000 refunds besides
+//! cargo bench --bench load               everything, about four minutes; the first run also
+//!                                        creates a ledger of 1,000,000 refunds
 //! cargo bench --bench load -- --quick    the same rows with fewer rounds, on a ledger of 100,000
 //!
 //! this process: callers --gRPC--> gateway, the real binary     --HTTP--> simulators, zero delay
 //!                       --gRPC--> yardsticks: echo, bare proxy --HTTP--> the same simulators
 //! ```
 //!
-//! Each server is a process of its own, so that `/proc` tells what it uses. What is compared is
-//! measured in short turns, one right after the other and each time in the other order, and the
-//! ratio is the median of the turns' ratios: what else the machine does disturbs both sides of a
-//! turn. It prints a table and writes it with a plot to `target/load/`; exit status 1: a figure is
-//! not what is to be reached.
+//! Each server is a process of its own, so that `/proc` shows what it uses. Figures that are
+//! compared are measured in short turns, one directly after the other and in alternating order, and
+//! the ratio is the median of the turns' ratios: other load on the machine then disturbs both sides
+//! of a turn. The benchmark prints a table and writes it with a plot to `target/load/`; exit status
+//! 1: a figure misses its target.
 
-#![expect(clippy::print_stdout, reason = "a benchmark is there to print")]
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark says what is wrong by failing there")]
+#![expect(clippy::print_stdout, reason = "a benchmark prints its results")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark that fails should show where")]
 
 mod callers;
 mod creating;
+#[allow(dead_code, reason = "the tests share this file, and each program uses a part of it")]
+#[path = "../../tests/support/demo_accounts.rs"]
+mod demo_accounts;
 mod growing;
 mod ledgers;
 mod plot;
@@ -39,13 +43,13 @@ use crate::processes::{Gateway, Role, Server};
 use crate::providers::Providers;
 use crate::report::Report;
 
-/// How much is done.
+/// How much is measured.
 #[derive(Clone, Copy)]
 pub(crate) struct Extent {
     pub(crate) is_quick: bool,
-    /// Turns of everything that is compared in pairs.
+    /// Turns of each comparison.
     pub(crate) rounds: usize,
-    /// Refunds of one turn.
+    /// Refunds per turn.
     pub(crate) refunds: usize,
     /// Cheap calls of one turn.
     pub(crate) reads: usize,
@@ -57,7 +61,7 @@ pub(crate) struct Extent {
     pub(crate) starts: usize,
 }
 
-/// All that runs.
+/// Everything that runs.
 pub(crate) struct Stage {
     pub(crate) extent: Extent,
     pub(crate) folder: PathBuf,
@@ -67,7 +71,7 @@ pub(crate) struct Stage {
     pub(crate) gate: Gate,
     pub(crate) yardsticks: Server,
     pub(crate) bare: Gate,
-    /// To the proxy that keeps a journal.
+    /// The proxy that keeps a journal.
     pub(crate) journaling: Gate,
 }
 
@@ -81,7 +85,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     if let Some(role) = Role::of(&arguments) {
-        runtime.block_on(role.play());
+        runtime.block_on(role.run());
         return ExitCode::SUCCESS;
     }
     let extent = if arguments.iter().any(|argument| argument == "--quick") { QUICK } else { WHOLE };
@@ -94,7 +98,7 @@ async fn run(extent: Extent) -> ExitCode {
     let cached = ledgers::large(&folder, extent.large).await;
     let run = tempfile::tempdir_in(&folder).unwrap();
     let mut report = Report::begin(extent.is_quick);
-    let mut stage = Stage::set(extent, run.path()).await;
+    let mut stage = Stage::start(extent, run.path()).await;
 
     report.add(reading::idle_memory(&stage.small).await);
     report.extend(reading::beside_the_echo(&mut stage).await);
@@ -109,14 +113,14 @@ async fn run(extent: Extent) -> ExitCode {
     report.extend(yardsticks::on_this_machine(&mut stage).await);
 
     large.gateway.stop();
-    stage.strike();
+    stage.stop();
     report.finish(&folder)
 }
 
 impl Stage {
-    /// Simulators, a gateway on an empty ledger, and the yardsticks, which answer what that gateway
-    /// answered.
-    async fn set(extent: Extent, folder: &Path) -> Stage {
+    /// Starts simulators, a gateway on an empty ledger, and the yardsticks, which repeat that
+    /// gateway's answers.
+    async fn start(extent: Extent, folder: &Path) -> Stage {
         let providers = Providers::start(folder);
         let mut targets = Targets::default();
         let (small, _) = Gateway::start(folder, "small", &providers).await;
@@ -128,9 +132,8 @@ impl Stage {
         Stage { extent, folder: folder.to_owned(), providers, targets, small, gate, yardsticks, bare, journaling }
     }
 
-    /// Ends all, and makes sure that what was measured was the real thing: the small ledger's chain
-    /// verifies.
-    fn strike(self) {
+    /// Stops everything, and verifies the small ledger, so that the measured work was real.
+    fn stop(self) {
         let ledger = self.small.ledger.clone();
         self.small.stop();
         processes::verify(&ledger);

@@ -1,5 +1,5 @@
-//! The processes: the gateway as it is shipped, and this program again in another role. `/proc`
-//! tells what each uses.
+//! The processes: the gateway's binary, and this program in other roles. `/proc` shows what each
+//! one uses.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -13,10 +13,11 @@ use recoup::proto::v1::account_service_client::AccountServiceClient;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use crate::demo_accounts::SECRETS;
 use crate::providers::{self, Providers};
 use crate::{streaming, yardsticks};
 
-/// What this program can be besides the benchmark.
+/// Another role of this program.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     Simulators,
@@ -24,12 +25,12 @@ pub(crate) enum Role {
     Readers,
 }
 
-/// This program in another role; ends with its parent.
+/// This program in another role. It ends with its parent.
 pub(crate) struct Server {
     child: Child,
-    /// Closed when the parent ends, however it ends: that is the word to go.
-    _leash: ChildStdin,
-    said: Value,
+    /// Closed when the parent ends, for whatever reason: then the child ends, too.
+    _parent_alive: ChildStdin,
+    addresses: Value,
 }
 
 /// A running `recoup serve`; killed when dropped.
@@ -39,10 +40,10 @@ pub(crate) struct Gateway {
     pub(crate) ledger: PathBuf,
 }
 
-/// What a process has used and uses.
+/// The resources of a process.
 #[derive(Clone, Copy)]
 pub(crate) struct Usage {
-    /// User and system.
+    /// User and system time.
     pub(crate) cpu: Duration,
     pub(crate) resident_mib: f64,
     pub(crate) peak_mib: f64,
@@ -50,7 +51,7 @@ pub(crate) struct Usage {
 
 /// Reached only where something hangs.
 const LIMIT: Duration = Duration::from_secs(60);
-/// `/proc` counts in hundredths of a second, on every machine that Linux still runs on.
+/// `/proc` counts in hundredths of a second on every current Linux.
 const TICK: Duration = Duration::from_millis(10);
 
 impl Role {
@@ -66,19 +67,19 @@ impl Role {
         Role::ALL.into_iter().find(|(role, _)| *role == self).unwrap().1
     }
 
-    /// Plays it until the parent is gone. The folder and whatever the role needs stand behind its
+    /// Runs the role until the parent ends. The folder and the role's other arguments follow its
     /// flag.
-    pub(crate) async fn play(self) {
+    pub(crate) async fn run(self) {
         let arguments: Vec<String> = std::env::args().skip(2).collect();
         let folder = PathBuf::from(&arguments[0]);
-        let said = match self {
+        let addresses = match self {
             Role::Simulators => providers::serve(&folder).await,
             Role::Yardsticks => yardsticks::serve(&folder, &arguments[1]).await,
             Role::Readers => streaming::read_all(&arguments[1]).await,
         };
-        println!("{said}");
-        let gone = || drop(std::io::stdin().read_to_end(&mut Vec::new()));
-        tokio::task::spawn_blocking(gone).await.unwrap();
+        println!("{addresses}");
+        let parent_has_ended = || drop(std::io::stdin().read_to_end(&mut Vec::new()));
+        tokio::task::spawn_blocking(parent_has_ended).await.unwrap();
         std::process::exit(0);
     }
 }
@@ -90,17 +91,17 @@ impl Server {
         let mut child = command.spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        Server { _leash: child.stdin.take().unwrap(), child, said: serde_json::from_str(&line).unwrap() }
+        Server { _parent_alive: child.stdin.take().unwrap(), child, addresses: serde_json::from_str(&line).unwrap() }
     }
 
-    /// Of one of its ports.
+    /// The address of one of its ports.
     pub(crate) fn address(&self, port: &str) -> SocketAddr {
-        self.said[port].as_str().unwrap().parse().unwrap()
+        self.addresses[port].as_str().unwrap().parse().unwrap()
     }
 
-    /// All of them, as it said them.
-    pub(crate) fn said(&self) -> String {
-        self.said.to_string()
+    /// All its addresses, as JSON.
+    pub(crate) fn addresses_text(&self) -> String {
+        self.addresses.to_string()
     }
 
     pub(crate) fn usage(&self) -> Usage {
@@ -116,7 +117,7 @@ impl Drop for Server {
 }
 
 impl Gateway {
-    /// Starts it on `<name>.db` in `folder`, and tells how long it took until a call was answered.
+    /// Starts it on `<name>.db` in `folder`. Returns how long it took until a call was answered.
     pub(crate) async fn start(folder: &Path, name: &str, providers: &Providers) -> (Gateway, Duration) {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let ledger = folder.join(format!("{name}.db"));
@@ -127,13 +128,13 @@ impl Gateway {
         let child = Command::new(env!("CARGO_BIN_EXE_recoup"))
             .args(["serve", "--config"])
             .arg(&config)
-            .envs(providers::SECRETS)
+            .envs(SECRETS)
             .stderr(log)
             .spawn()
             .unwrap();
         let gateway = Gateway { child, address, ledger };
         while !gateway.answers().await {
-            assert!(began.elapsed() < LIMIT, "the gateway does not start: {name}.log says why");
+            assert!(began.elapsed() < LIMIT, "the gateway did not start: see {name}.log");
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         (gateway, began.elapsed())
@@ -150,10 +151,10 @@ impl Gateway {
         Usage::of(self.child.id())
     }
 
-    /// SIGTERM, and waits for the end.
+    /// Sends SIGTERM, and waits for the end.
     pub(crate) fn stop(mut self) {
-        let told = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
-        assert!(told.success() && self.child.wait().unwrap().success(), "the gateway did not end in order");
+        let signalled = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
+        assert!(signalled.success() && self.child.wait().unwrap().success(), "the gateway did not stop cleanly");
     }
 }
 
@@ -167,7 +168,7 @@ impl Drop for Gateway {
 impl Usage {
     fn of(process: u32) -> Usage {
         let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
-        // The name of the program stands in brackets and may hold anything.
+        // The name of the program is in brackets and may contain anything.
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
         let ticks: u32 = fields[11..13].iter().map(|field| field.parse::<u32>().unwrap()).sum();
         let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
@@ -179,7 +180,7 @@ impl Usage {
     }
 }
 
-/// `recoup verify`, which must find nothing.
+/// Runs `recoup verify`, which must find nothing wrong.
 pub(crate) fn verify(ledger: &Path) {
     let verified = Command::new(env!("CARGO_BIN_EXE_recoup")).arg("verify").arg(ledger).output().unwrap();
     assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));

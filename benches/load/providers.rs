@@ -1,5 +1,4 @@
-//! The other side: simulators in a process of their own, at zero delay and without limits, and the
-//! targets that are put there.
+//! The simulators in a process of their own, without delays and limits, and their targets.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -7,15 +6,15 @@ use std::path::{Path, PathBuf};
 use futures_util::{StreamExt as _, stream};
 use reqwest::Client;
 use serde_json::{Value, json};
+use simulators::request::Provider;
 use simulators::{Config, Settings, Simulators};
 
 use crate::callers::Way;
+use crate::demo_accounts::{AccountSection, account_name};
 use crate::processes::{Role, Server};
 
-/// The demo world's, by the variables that the configuration names.
-pub(crate) const SECRETS: [(&str, &str); 2] = [("DEMO_PASSWORD", "demo-password"), ("DEMO_TOKEN", "demo-token")];
-/// Targets are put over so many connections.
-const PUTTING: usize = 4;
+/// Concurrent requests that put targets.
+const CONCURRENT_PUTS: usize = 4;
 
 pub(crate) struct Providers {
     server: Server,
@@ -23,24 +22,24 @@ pub(crate) struct Providers {
     control: Client,
 }
 
-/// The role: serves, and says where.
+/// The role of the simulators: serves, and returns the addresses.
 pub(crate) async fn serve(folder: &Path) -> Value {
     let mut settings = Settings::default();
     settings.namecom.requests_per_second = 0;
     settings.namecom.requests_per_hour = 0;
     let config = Config { settings, ca_file: Some(ca_file(folder)), ..Config::free_ports() };
     let simulators = Simulators::start(config).await.unwrap();
-    let said = json!({
+    let addresses = json!({
         "control": simulators.control_addr(),
         "sectigo": simulators.sectigo_addr(),
         "namecom": simulators.namecom_plaintext_addr(),
     });
-    // They live as long as this process.
+    // The simulators run as long as this process.
     std::mem::forget(simulators);
-    said
+    addresses
 }
 
-/// Where the authority of Sectigo's certificate is written to.
+/// The file of the authority of Sectigo's certificate.
 pub(crate) fn ca_file(folder: &Path) -> PathBuf {
     folder.join("ca.pem")
 }
@@ -52,37 +51,33 @@ impl Providers {
     }
 
     pub(crate) fn addresses_text(&self) -> String {
-        self.server.said()
+        self.server.addresses_text()
     }
 
     pub(crate) fn namecom(&self) -> SocketAddr {
         self.server.address("namecom")
     }
 
-    /// A gateway's: every default, but for the pace and the slots, which are not to be what is
-    /// measured.
+    /// A gateway's configuration: the defaults, but without rate limits and with many slots, which
+    /// should not limit the measurement.
     pub(crate) fn configuration(&self, listen: SocketAddr, ledger: &Path) -> String {
-        let (sectigo, namecom) = (self.server.address("sectigo"), self.namecom());
-        let ca = ca_file(&self.folder);
-        let namecom_account = |name: &str, reuse: bool| {
-            format!(
-                "[accounts.{name}]\nprovider = \"namecom\"\nendpoint = \"http://{namecom}\"\nusername = \"demo-test\"\n\
-                 token_env = \"DEMO_TOKEN\"\nrequests_per_second = 0\nrequests_per_hour = 0\nmax_in_flight = 256\nreuse_connections = {reuse}\n"
-            )
+        let ca_file = ca_file(&self.folder);
+        let section = |way: Way| {
+            let (provider, reuse) = match way {
+                Way::Fresh => (Provider::Namecom, "reuse_connections = false\n"),
+                Way::Pooled => (Provider::Namecom, "reuse_connections = true\n"),
+                Way::Tls => (Provider::Sectigo, ""),
+            };
+            let address = self.server.address(account_name(provider));
+            let account =
+                AccountSection { name: way.account().to_owned(), ..AccountSection::new(provider, address, &ca_file) };
+            format!("{}requests_per_second = 0\nrequests_per_hour = 0\nmax_in_flight = 256\n{reuse}", account.to_toml())
         };
-        format!(
-            "listen = \"{listen}\"\nledger.path = \"{}\"\n{}{}[accounts.{}]\nprovider = \"sectigo\"\n\
-             endpoint = \"https://{sectigo}\"\nca_file = \"{}\"\nlogin_name = \"demo\"\n\
-             login_password_env = \"DEMO_PASSWORD\"\nrequests_per_second = 0\nrequests_per_hour = 0\nmax_in_flight = 256\n",
-            ledger.display(),
-            namecom_account(Way::Fresh.account(), false),
-            namecom_account(Way::Pooled.account(), true),
-            Way::Tls.account(),
-            ca.display(),
-        )
+        let accounts = [Way::Fresh, Way::Pooled, Way::Tls].map(section).concat();
+        format!("listen = \"{listen}\"\nledger.path = \"{}\"\n{accounts}", ledger.display())
     }
 
-    /// Puts an order, with one item of the same number, for each.
+    /// Puts an order for each number, with one item of the same number.
     pub(crate) async fn put(&self, way: Way, numbers: impl Iterator<Item = i32>) {
         let puts = numbers.map(|number| match way {
             Way::Tls => (format!("sectigo/orders/{number}"), json!({ "account": "demo", "price_minor": 9900 })),
@@ -96,10 +91,10 @@ impl Providers {
             let answer = call.body(body.to_string()).send().await.unwrap();
             assert!(answer.status().is_success(), "{path}: {}", answer.text().await.unwrap());
         };
-        stream::iter(puts).for_each_concurrent(PUTTING, put).await;
+        stream::iter(puts).for_each_concurrent(CONCURRENT_PUTS, put).await;
     }
 
-    /// How many requests of one kind came in for one target.
+    /// How many requests of one operation arrived for one target.
     pub(crate) async fn requests(&self, operation: &str, target: &str) -> usize {
         let url = self.control_url(&format!("journal?operation={operation}&target={target}&limit=10000"));
         let answer = self.control.get(url).send().await.unwrap().text().await.unwrap();

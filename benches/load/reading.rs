@@ -1,4 +1,5 @@
-//! The calls that send nothing beside the echo, one request for a thousand callers, and memory.
+//! Calls that send nothing to a provider beside the echo, one request for a thousand callers, and
+//! memory.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use crate::processes::Gateway;
 use crate::report::{Reach, Row};
 use crate::yardsticks::{ORDER, status_request};
 
-/// Which call.
+/// The call that is measured.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Call {
     Replay,
@@ -21,14 +22,14 @@ enum Call {
 }
 
 const AT_LEAST_HALF: Reach = Reach::AtLeast(0.5);
-/// Refunds that are replayed and read, so that it is not always the same page.
+/// Refunds that are replayed and read in turn, so that it is not always the same page.
 const KNOWN: usize = 256;
-/// Of one order, at once.
-const CROWD: usize = 1_000;
-/// An order that nobody has asked of yet.
-const CROWDED_ORDER: &str = "3000002";
+/// Concurrent callers of one order.
+const CALLERS_OF_ONE_ORDER: usize = 1_000;
+/// An order whose status was not requested before.
+const UNCACHED_ORDER: &str = "3000002";
 
-/// Replay, GetRefund and a cached GetValidationStatus, each in turns with the echo.
+/// A replay, GetRefund and a cached GetValidationStatus, each one alternating with the echo.
 pub(crate) async fn beside_the_echo(stage: &mut Stage) -> Vec<Row> {
     let known = stage.targets.requests(&stage.providers, Way::Fresh, KNOWN).await;
     stage.gate.create(known.clone()).await;
@@ -39,16 +40,17 @@ pub(crate) async fn beside_the_echo(stage: &mut Stage) -> Vec<Row> {
         (Call::Get, "GetRefund"),
         (Call::Status, "GetValidationStatus, max_age hit"),
     ] {
-        // The echo of a replay is that of GetRefund: its own CreateRefund is the proxy.
+        // A replay is compared with the echo of GetRefund, since CreateRefund of the yardsticks is
+        // the proxy.
         let echoed = if call == Call::Replay { Call::Get } else { call };
         let (mut ours, mut echo) = (Vec::new(), Vec::new());
         for round in 0..=stage.extent.rounds.min(15) {
             let mut rates = [0.0; 2];
-            let places = if round % 2 == 0 { [0, 1] } else { [1, 0] };
-            for place in places {
-                let (gate, call) = if place == 0 { (&stage.gate, call) } else { (&stage.bare, echoed) };
+            let indexes = if round % 2 == 0 { [0, 1] } else { [1, 0] };
+            for index in indexes {
+                let (gate, call) = if index == 0 { (&stage.gate, call) } else { (&stage.bare, echoed) };
                 let took = turn(gate, call, &known, stage.extent.reads).await;
-                rates[place] = stage.extent.reads as f64 / took.as_secs_f64();
+                rates[index] = stage.extent.reads as f64 / took.as_secs_f64();
             }
             if round > 0 {
                 ours.push(rates[0]);
@@ -84,28 +86,33 @@ async fn turn(gate: &Gate, call: Call, known: &Arc<Vec<proto::CreateRefundReques
     .await
 }
 
-/// A thousand callers of one order that was never asked for.
+/// A thousand callers of one order that is not cached.
 pub(crate) async fn one_request_for_all(stage: &mut Stage) -> Option<Row> {
     let gate = stage.gate.clone();
-    callers::saturate(CROWD, CROWD, move |caller, _| {
+    callers::saturate(CALLERS_OF_ONE_ORDER, CALLERS_OF_ONE_ORDER, move |caller, _| {
         let mut status = ValidationStatusServiceClient::new(gate.channel(caller));
         async move {
-            status.get_validation_status(status_request(CROWDED_ORDER)).await.unwrap();
+            status.get_validation_status(status_request(UNCACHED_ORDER)).await.unwrap();
         }
     })
     .await;
-    let requests = stage.providers.requests("!getPostPaymentStatus", CROWDED_ORDER).await;
-    assert_ne!(requests, 0, "the journal must have it");
-    Some(Row::below(format!("GetValidationStatus, {CROWD} callers of one order"), requests as f64, "request(s)", 1.0))
+    let requests = stage.providers.requests("!getPostPaymentStatus", UNCACHED_ORDER).await;
+    assert_ne!(requests, 0, "the journal must have the request");
+    Some(Row::below(
+        format!("GetValidationStatus, {CALLERS_OF_ONE_ORDER} callers of one order"),
+        requests as f64,
+        "request(s)",
+        1.0,
+    ))
 }
 
-/// Of a gateway that has just been started.
+/// The memory of a gateway that has just started.
 pub(crate) async fn idle_memory(gateway: &Gateway) -> Row {
     Row::below("memory, idle", gateway.usage().resident_mib, "MiB", 50.0)
 }
 
-/// The most that any of them has had.
+/// The peak memory of all gateways.
 pub(crate) fn memory(gateways: &[&Gateway]) -> Vec<Row> {
     let peak = gateways.iter().map(|gateway| gateway.usage().peak_mib).fold(0.0, f64::max);
-    vec![Row::below("memory, the most in all of the above", peak, "MiB", 200.0)]
+    vec![Row::below("memory, the peak of all of the above", peak, "MiB", 200.0)]
 }

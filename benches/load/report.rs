@@ -1,4 +1,4 @@
-//! What was measured, beside its yardstick: a table for people, JSON for machines, a plot for both.
+//! The results beside their yardsticks: a table for people, JSON for machines, a plot for both.
 
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 
 use crate::plot;
 
-/// One figure, its yardstick, and what is to be reached.
+/// One figure, its yardstick and its target.
 pub(crate) struct Row {
     pub(crate) what: String,
     pub(crate) figure: Figure,
     pub(crate) yardstick: Yardstick,
     pub(crate) reach: Reach,
-    /// What a reader must know besides.
+    /// A remark for the reader.
     pub(crate) note: String,
 }
 
@@ -25,13 +25,13 @@ pub(crate) struct Figure {
 }
 
 pub(crate) enum Yardstick {
-    /// Something else that was measured in the same turns, and the ratio to it.
+    /// Another figure that was measured in the same turns, and the ratio to it.
     Measured { name: &'static str, value: f64, ratio: Spread },
-    /// A number that was set.
+    /// A fixed number.
     Set(f64),
 }
 
-/// The middle, and the quarters around it.
+/// The median and the quartiles.
 #[derive(Clone, Copy)]
 pub(crate) struct Spread {
     pub(crate) low: f64,
@@ -43,7 +43,7 @@ pub(crate) struct Spread {
 pub(crate) enum Reach {
     AtLeast(f64),
     AtMost(f64),
-    /// To compare with, no more.
+    /// No target: only for comparison.
     Nothing,
 }
 
@@ -61,7 +61,7 @@ impl Spread {
         Spread { low: at(0.25), middle: at(0.5), high: at(0.75) }
     }
 
-    /// Of pairs that belong together.
+    /// The ratios of figures that were measured in the same turns.
     pub(crate) fn of_ratios(ours: &[f64], theirs: &[f64]) -> Spread {
         Spread::of(ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs))
     }
@@ -76,7 +76,7 @@ pub(crate) fn median(values: &[f64]) -> f64 {
     Spread::of(values.iter().copied()).middle
 }
 
-/// The value that so great a share is below.
+/// The value below which this share of the values is.
 pub(crate) fn percentile(values: &[f64], share: f64) -> f64 {
     let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);
@@ -88,7 +88,7 @@ pub(crate) fn micros(duration: Duration) -> f64 {
 }
 
 impl Row {
-    /// A figure beside another, both measured in every turn.
+    /// A figure beside another one, both measured in every turn.
     pub(crate) fn paired(
         what: impl Into<String>,
         unit: &'static str,
@@ -102,7 +102,7 @@ impl Row {
         Row { what: what.into(), figure, yardstick, reach, note: String::new() }
     }
 
-    /// A figure beside a number that was set.
+    /// A figure beside a fixed limit.
     pub(crate) fn below(what: impl Into<String>, value: f64, unit: &'static str, limit: f64) -> Row {
         let figure = Figure { value, unit };
         let what = what.into();
@@ -120,7 +120,7 @@ impl Row {
         }
     }
 
-    /// How far it is, where 1 is what is to be reached and more is better.
+    /// The figure relative to its target, where 1 is the target and more is better.
     pub(crate) fn reached(&self) -> Option<f64> {
         match self.reach {
             Reach::AtLeast(least) => Some(self.ratio().middle / least),
@@ -187,7 +187,7 @@ impl Row {
     }
 }
 
-/// With as many digits as say something.
+/// With the significant digits only.
 fn number(value: f64) -> String {
     let digits = match value.abs() {
         value if value >= 100.0 => 0,
@@ -217,16 +217,16 @@ impl Report {
         rows.into_iter().for_each(|row| self.add(row));
     }
 
-    /// Writes it down.
+    /// Writes the report to files.
     pub(crate) fn finish(self, folder: &Path) -> ExitCode {
         let machine = json!({
             "cores": std::thread::available_parallelism().map_or(0, usize::from),
             "processor": processor(),
-            "kernel": said("uname", &["-sr"]),
+            "kernel": output_of("uname", &["-sr"]),
             "load_average": { "before": self.load_before, "after": load_average() },
         });
         let rows: Vec<Value> = self.rows.iter().map(Row::json).collect();
-        let commit = said("git", &["rev-parse", "--short", "HEAD"]);
+        let commit = output_of("git", &["rev-parse", "--short", "HEAD"]);
         let whole = json!({ "commit": commit, "quick": self.is_quick, "machine": machine, "rows": rows });
         let name = if self.is_quick { "quick" } else { "load" };
         let write = |kind: &str, text: String| std::fs::write(folder.join(format!("{name}.{kind}")), text).unwrap();
@@ -236,7 +236,7 @@ impl Report {
         println!("written: {}/{name}.json, .md, .svg", folder.display());
         let missed: Vec<&Row> = self.rows.iter().filter(|row| row.is_met() == Some(false)).collect();
         for row in &missed {
-            println!("not reached: {}", row.what);
+            println!("missed its target: {}", row.what);
         }
         if missed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
@@ -261,7 +261,7 @@ fn load_average() -> String {
     std::fs::read_to_string("/proc/loadavg").unwrap_or_default().split(' ').take(3).collect::<Vec<_>>().join(" ")
 }
 
-fn said(program: &str, arguments: &[&str]) -> String {
+fn output_of(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output();
     output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
 }

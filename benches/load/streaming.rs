@@ -24,26 +24,26 @@ use crate::report::{Reach, Row};
 const READERS: usize = 100;
 const CONNECTIONS: usize = 4;
 
-/// What the readers do with a message: they take it and do not look into it. They share the machine
-/// with the gateway, whose part is to be measured and not theirs.
+/// The readers' codec: it discards messages without decoding them. The readers share the machine
+/// with the gateway, and only the gateway's work should be measured.
 #[derive(Clone, Copy, Default)]
-struct Unread;
+struct Discard;
 
-/// In turns with and without them.
+/// Alternating turns with and without readers.
 pub(crate) async fn with_readers(stage: &mut Stage) -> Option<Row> {
     let (mut with, mut without) = (Vec::new(), Vec::new());
     for round in 0..=stage.extent.rounds.min(11) {
         let mut rates = [0.0; 2];
-        let places = if round % 2 == 0 { [0, 1] } else { [1, 0] };
-        for place in places {
-            let readers = (place == 0).then(|| {
-                let here = [stage.small.address.to_string()];
-                Server::start(Role::Readers, &stage.folder, &here)
+        let indexes = if round % 2 == 0 { [0, 1] } else { [1, 0] };
+        for index in indexes {
+            let readers = (index == 0).then(|| {
+                let address = [stage.small.address.to_string()];
+                Server::start(Role::Readers, &stage.folder, &address)
             });
             let requests = stage.targets.requests(&stage.providers, Way::Fresh, stage.extent.refunds).await;
             let took = stage.gate.create(requests).await;
             drop(readers);
-            rates[place] = stage.extent.refunds as f64 / took.as_secs_f64();
+            rates[index] = stage.extent.refunds as f64 / took.as_secs_f64();
         }
         if round > 0 {
             with.push(rates[0]);
@@ -54,7 +54,7 @@ pub(crate) async fn with_readers(stage: &mut Stage) -> Option<Row> {
     Some(Row::paired(what, "/s", &with, "without readers", &without, Reach::AtLeast(0.8)))
 }
 
-/// The role: opens all streams at the end of the history and reads whatever comes.
+/// The role of the readers: opens all streams at the end of the history, and reads them.
 pub(crate) async fn read_all(address: &str) -> Value {
     let address: SocketAddr = address.parse().unwrap();
     let mut channels = Vec::new();
@@ -80,25 +80,25 @@ async fn stream(channel: Channel, after_sequence: i64) -> Streaming<()> {
     client.ready().await.unwrap();
     let request = Request::new(StreamRefundEventsRequest { after_sequence });
     let path = PathAndQuery::from_static("/recoup.v1.RefundService/StreamRefundEvents");
-    client.server_streaming(request, path, Unread).await.unwrap().into_inner()
+    client.server_streaming(request, path, Discard).await.unwrap().into_inner()
 }
 
-impl Codec for Unread {
+impl Codec for Discard {
     type Encode = StreamRefundEventsRequest;
     type Decode = ();
-    type Encoder = Unread;
-    type Decoder = Unread;
+    type Encoder = Discard;
+    type Decoder = Discard;
 
-    fn encoder(&mut self) -> Unread {
-        Unread
+    fn encoder(&mut self) -> Discard {
+        Discard
     }
 
-    fn decoder(&mut self) -> Unread {
-        Unread
+    fn decoder(&mut self) -> Discard {
+        Discard
     }
 }
 
-impl Encoder for Unread {
+impl Encoder for Discard {
     type Item = StreamRefundEventsRequest;
     type Error = Status;
 
@@ -108,7 +108,7 @@ impl Encoder for Unread {
     }
 }
 
-impl Decoder for Unread {
+impl Decoder for Discard {
     type Item = ();
     type Error = Status;
 
@@ -118,11 +118,11 @@ impl Decoder for Unread {
     }
 }
 
-/// The number of the last event: what is asked for beyond it is refused with that number.
+/// The sequence of the last event: a stream that begins after it is refused with that number.
 async fn end_of_history(channel: Channel) -> i64 {
     let request = StreamRefundEventsRequest { after_sequence: i64::MAX };
     let refused = RefundServiceClient::new(channel).stream_refund_events(request).await.unwrap_err();
     let details = refused.get_error_details();
     let described = &details.bad_request().unwrap().field_violations[0].description;
-    described.split(|letter: char| !letter.is_ascii_digit()).find_map(|word| word.parse().ok()).unwrap()
+    described.split(|letter: char| !letter.is_ascii_digit()).find_map(|digits| digits.parse().ok()).unwrap()
 }

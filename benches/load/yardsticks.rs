@@ -1,15 +1,14 @@
-//! What the figures stand beside: the least that anybody could do on this machine, with the same
-//! libraries.
+//! The yardsticks: the minimum of work on this machine, with the same libraries.
 //!
-//! - **echo**: a tonic handler that answers at once, with the very message that the gateway
-//!   answers.
-//! - **bare proxy**: a tonic handler that posts to the same simulators by the same client policy
-//!   and reads the answer; it records nothing, checks nothing, and reads no meaning.
-//! - **journaling proxy**: the bare proxy that puts two lines on the disk for each refund, before
-//!   it posts and after it was answered, by a thread that takes whatever waits as one write and one
-//!   fdatasync. The least that a proxy must do which forgets nothing.
-//! - **bare SQLite loop**: one row and one commit after the other, synced as the ledger is.
-//! - **bare axum**: a handler that reads a request and answers fixed bytes.
+//! - **echo**: a tonic handler that immediately answers with the same message as the gateway.
+//! - **bare proxy**: a tonic handler that posts to the same simulators with the same client
+//!   settings and reads the answer. It records nothing, checks nothing, and does not interpret the
+//!   answer.
+//! - **journaling proxy**: the bare proxy that also writes two lines to the disk for each refund,
+//!   before the POST and after its answer. A thread writes all waiting lines with one write and one
+//!   fdatasync. That is the minimum for a proxy that must not forget anything.
+//! - **bare SQLite loop**: one row and one commit after another, synced like the ledger.
+//! - **bare axum**: a handler that reads a request and answers with fixed bytes.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
@@ -42,7 +41,7 @@ use crate::callers::{self, CALLERS, Gate, Targets, Way};
 use crate::providers::{self, Providers};
 use crate::report::{Figure, Reach, Row, Spread, Yardstick, median};
 
-/// Echo and proxy in one service: which of them a call meets is by its method and account.
+/// Echo and proxy in one service: the method and the account of a call decide between them.
 struct Bare {
     created: proto::CreateRefundResponse,
     got: proto::GetRefundResponse,
@@ -52,21 +51,21 @@ struct Bare {
     tls: Client,
     sectigo: String,
     namecom: String,
-    /// The journaling proxy's.
+    /// Only for the journaling proxy.
     journal: Option<Journal>,
 }
 
-/// To the thread that writes lines down: one, and who waits until it is on the disk.
+/// Sends lines to the writing thread, each with a channel that confirms that it is on the disk.
 struct Journal(mpsc::UnboundedSender<(Bytes, oneshot::Sender<()>)>);
 
-/// The order whose status is asked for: every documented field is there.
+/// The order of the status requests, whose page has every documented field.
 pub(crate) const ORDER: &str = "3000001";
-/// A page of SQLite's, and of the disk's cache.
+/// The size of a page of SQLite and of the disk cache.
 const PAGE: usize = 4096;
-/// Written round and round, like a log that starts over.
+/// The file is overwritten from its start again, like a log.
 const FILE_PAGES: u64 = 1024;
 
-/// Writes down what the gateway answers, for the echo.
+/// Saves answers of the gateway for the echo.
 pub(crate) async fn sample_answers(folder: &Path, gate: &Gate, providers: &Providers, targets: &mut Targets) {
     let request = targets.requests(providers, Way::Fresh, 1).await.remove(0);
     let created = gate.refunds(0).create_refund(request).await.unwrap().into_inner();
@@ -79,7 +78,7 @@ pub(crate) async fn sample_answers(folder: &Path, gate: &Gate, providers: &Provi
     fs::write(folder.join("status"), status.encode_to_vec()).unwrap();
 }
 
-/// With an hour's `max_age`.
+/// A status request with a `max_age` of an hour.
 pub(crate) fn status_request(order: &str) -> proto::GetValidationStatusRequest {
     proto::GetValidationStatusRequest {
         account: Way::Tls.account().to_owned(),
@@ -89,18 +88,18 @@ pub(crate) fn status_request(order: &str) -> proto::GetValidationStatusRequest {
     }
 }
 
-/// The role: serves, and says where.
+/// The role of the yardsticks: serves, and returns the addresses.
 pub(crate) async fn serve(folder: &Path, addresses: &str) -> Value {
     let addresses: Value = serde_json::from_str(addresses).unwrap();
     let read = |name: &str| Bytes::from(fs::read(folder.join(name)).unwrap());
     let authority = Certificate::from_pem(&fs::read(providers::ca_file(folder)).unwrap()).unwrap();
-    let unpooled = || policy().pool_max_idle_per_host(0);
+    let unpooled = || client_builder().pool_max_idle_per_host(0);
     let bare = |journal| Bare {
         created: proto::CreateRefundResponse::decode(read("created")).unwrap(),
         got: proto::GetRefundResponse::decode(read("got")).unwrap(),
         status: proto::GetValidationStatusResponse::decode(read("status")).unwrap(),
         fresh: unpooled().tls_certs_only([]).build().unwrap(),
-        pooled: policy().tls_certs_only([]).build().unwrap(),
+        pooled: client_builder().tls_certs_only([]).build().unwrap(),
         tls: unpooled().https_only(true).tls_certs_only([authority.clone()]).build().unwrap(),
         sectigo: format!("https://{}/products/!AutoRefund", addresses["sectigo"].as_str().unwrap()),
         namecom: format!("http://{}/core/v1/refund", addresses["namecom"].as_str().unwrap()),
@@ -108,7 +107,7 @@ pub(crate) async fn serve(folder: &Path, addresses: &str) -> Value {
     };
     let listen = async || TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (grpc, journaling, http) = (listen().await, listen().await, listen().await);
-    let said = json!({
+    let addresses_served = json!({
         "grpc": grpc.local_addr().unwrap(),
         "journaling": journaling.local_addr().unwrap(),
         "http": http.local_addr().unwrap(),
@@ -132,11 +131,11 @@ pub(crate) async fn serve(folder: &Path, addresses: &str) -> Value {
     };
     let router = Router::new().route("/core/v1/refund", post(handler));
     tokio::spawn(async move { axum::serve(http, router).await });
-    said
+    addresses_served
 }
 
-/// The gateway's own, see `src/http/client.rs`.
-fn policy() -> ClientBuilder {
+/// A client with the gateway's settings, see `src/http/client.rs`.
+fn client_builder() -> ClientBuilder {
     Client::builder()
         .user_agent("recoup/bench")
         .redirect(reqwest::redirect::Policy::none())
@@ -163,7 +162,7 @@ impl Journal {
         Journal(sender)
     }
 
-    /// It is on the disk when this returns.
+    /// The line is on the disk when this returns.
     async fn write(&self, line: Bytes) {
         let (sender, written) = oneshot::channel();
         self.0.send((line, sender)).unwrap();
@@ -211,7 +210,7 @@ impl RefundService for Bare {
         if let Some(journal) = &self.journal {
             journal.write(answer.clone()).await;
         }
-        // Sectigo says its no with 200 and a number below 0.
+        // Sectigo refuses with status 200 and a negative number.
         if answer.starts_with(b"-") {
             Err(Status::unavailable("refused"))
         } else {
@@ -288,7 +287,7 @@ impl ValidationStatusService for Bare {
     }
 }
 
-/// A file of a fixed size that is written round and round, and synced with every write.
+/// A file of a fixed size that is overwritten again and again, and synced with every write.
 pub(crate) struct SyncedFile {
     file: File,
     offset: u64,
@@ -320,8 +319,7 @@ impl SyncedFile {
     }
 }
 
-/// Nothing is to be reached here: what the machine, SQLite and the simulators can do by themselves,
-/// to read the other rows by.
+/// Rows without a target: what the machine, SQLite and the simulators can do by themselves.
 pub(crate) async fn on_this_machine(stage: &mut Stage) -> Vec<Row> {
     let plain = |what: &str, value: f64, name: &'static str, yardstick: f64| Row {
         what: what.to_owned(),
@@ -370,10 +368,10 @@ fn commit_rate(folder: &Path, count: usize) -> f64 {
 
 /// POSTs a second, on pooled connections.
 async fn posts(url: String, requests: Vec<proto::CreateRefundRequest>) -> f64 {
-    let (client, count) = (policy().build().unwrap(), requests.len());
+    let (client, count) = (client_builder().build().unwrap(), requests.len());
     let took = callers::saturate(count, CALLERS, move |_, index| {
         let request = &requests[index];
-        let Some(Target::Namecom(target)) = &request.target else { unreachable!("as it was asked for") };
+        let Some(Target::Namecom(target)) = &request.target else { unreachable!("the requests are for name.com") };
         let call = client
             .post(&url)
             .header("authorization", "Basic ZGVtby10ZXN0OmRlbW8tdG9rZW4=")

@@ -1,5 +1,5 @@
-//! Answers that providers give beside what they document, and settings that they answer in their
-//! own way: what becomes of the refund, of its account, and of the money.
+//! Undocumented answers of providers, and answers to wrong settings: what happens to the refund, to
+//! its account and to the money.
 
 use std::collections::BTreeMap;
 
@@ -11,14 +11,9 @@ use rstest::rstest;
 use simulators::faults::{FaultEffect, Point, Repeat, Rule};
 use simulators::request::Provider;
 
-use crate::support::{Stack, namecom, sample_request};
+use crate::support::{Stack, is_processed, namecom, sample_request, without_wait};
 
-const BRISK: &str = "engine.circuit_pause_min_ms = 40\nengine.circuit_pause_max_ms = 100";
-
-async fn health_of(stack: &Stack, account: &str) -> Health {
-    let accounts = stack.accounts().await.list_accounts(proto::ListAccountsRequest {}).await.unwrap().into_inner();
-    accounts.accounts.iter().find(|one| one.account == account).unwrap().health()
-}
+const SHORT_CIRCUIT_PAUSE: &str = "engine.circuit_pause_min_ms = 40\nengine.circuit_pause_max_ms = 100";
 
 fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> FaultEffect {
     let headers: BTreeMap<String, String> =
@@ -26,21 +21,17 @@ fn answer(status: u16, headers: &[(&str, &str)], body: &str) -> FaultEffect {
     FaultEffect::Answer { status, body: body.to_owned(), headers }
 }
 
-/// Every request at `provider`, the lookups too.
+/// Arms an effect at every request to `provider`, including lookups.
 fn always(stack: &Stack, provider: Provider, effect: FaultEffect) -> simulators::RuleId {
     let rule = Rule { repeat: Repeat::Standing, ..Rule::new(provider, Point::BeforeEffect, effect) };
     stack.simulators.arm(rule).unwrap()
 }
 
-fn is_settled(refund: &proto::Refund) -> bool {
-    !matches!(refund.state(), State::Pending | State::Dispatching | State::InDoubt)
-}
-
-/// Seen at name.com: all items refused, a 409 with rows and no message. It is a refusal of these
-/// items and no sign of an account that does not work, however many there are.
+/// Seen at name.com: all items are refused with a 409 that has rows and no message. That is a
+/// refusal of these items; no number of them means that the account does not work.
 #[tokio::test]
-async fn a_409_with_refused_rows_is_a_refusal_and_no_failure_of_the_account() {
-    let stack = Stack::start_with(BRISK).await;
+async fn a_409_with_refused_rows_is_a_refusal_and_not_a_failure_of_the_account() {
+    let stack = Stack::start_with(SHORT_CIRCUIT_PAUSE).await;
     for number in 1..=8 {
         let (order, item) = (900_000 + number, 9_000_000 + number);
         let body = format!(
@@ -53,15 +44,15 @@ async fn a_409_with_refused_rows_is_a_refusal_and_no_failure_of_the_account() {
         let error = refund.provider_error.unwrap();
         assert_eq!((error.message.as_str(), error.http_status), ("Domain is locked.", 409));
     }
-    assert_eq!(health_of(&stack, "namecom").await, Health::Serving);
+    assert_eq!(stack.health_of("namecom").await, Health::Serving);
     let (good, target, _) = sample_request(Provider::Namecom, "good");
     assert_eq!(stack.refund(good).await.state(), State::Succeeded);
     assert_eq!(stack.effects(target), 1);
 }
 
-/// The money has moved, and the answer says so beside words of a refusal.
+/// The money has moved, and the answer says so beside the message of a refusal.
 #[tokio::test]
-async fn refunded_rows_are_not_lost_beside_a_message() {
+async fn refunded_rows_beside_a_message_are_not_lost() {
     let stack = Stack::start().await;
     let body = "{\"message\":\"Conflict\",\"details\":\"AGP delete threshold has been exceeded.\",\"results\":[{\"orderId\":\
                 200001,\"orderItemId\":3200001,\"orderItemStatus\":\"refunded\",\"refundAmount\":10.99}]}";
@@ -71,8 +62,8 @@ async fn refunded_rows_are_not_lost_beside_a_message() {
     assert_eq!((stack.effects(target), stack.attempts("200001")), (1, 1));
 }
 
-/// A proxy in front of name.com answers in its place: nothing was processed, so the refund waits
-/// and is sent.
+/// A proxy answers in place of name.com: nothing was processed, so the refund waits and is sent
+/// again.
 #[rstest]
 #[case::too_many(answer(429, &[("retry-after", "1")], "<html>slow down</html>"), Category::LimitReached, Health::Serving)]
 #[case::login(answer(401, &[], "<html>who are you</html>"), Category::CredentialsRefused, Health::CredentialsRefused)]
@@ -83,58 +74,56 @@ async fn refunded_rows_are_not_lost_beside_a_message() {
     Health::CredentialsRefused
 )]
 #[tokio::test]
-async fn what_was_not_processed_waits_and_is_sent(
+async fn a_refund_that_was_not_processed_waits_and_is_sent_again(
     #[case] effect: FaultEffect,
     #[case] category: Category,
     #[case] health: Health,
 ) {
-    let stack = Stack::start_with(BRISK).await;
+    let stack = Stack::start_with(SHORT_CIRCUIT_PAUSE).await;
     let rule = always(&stack, Provider::Namecom, effect);
     let (request, target, _) = sample_request(Provider::Namecom, "r-1");
-    let request = proto::CreateRefundRequest { wait: Some(prost_types::Duration::default()), ..request };
-    stack.create(request).await.unwrap();
+    stack.create(without_wait(request)).await.unwrap();
     let waits = |refund: &proto::Refund| refund.state() == State::Pending && refund.provider_error.is_some();
     let refund = stack.until("r-1", waits).await;
     assert_eq!(refund.provider_error.unwrap().category(), category);
-    assert_eq!(health_of(&stack, "namecom").await, health);
+    assert_eq!(stack.health_of("namecom").await, health);
     assert_eq!(stack.effects(target), 0);
     stack.simulators.with_world(|world| world.faults.disarm(rule));
-    assert_eq!(stack.until("r-1", is_settled).await.state(), State::Succeeded);
+    assert_eq!(stack.until("r-1", is_processed).await.state(), State::Succeeded);
     assert_eq!(stack.effects(target), 1);
 }
 
-/// The service takes exact names alone. What it answers to another one names the setting, and
-/// neither looks like a wrong password nor suspends the account.
+/// The service accepts only exact names. The error for a wrong one names the setting; it does not
+/// look like a wrong password, and it does not suspend the account.
 #[rstest]
 #[case::data("data_namespace = \"urn:other\"", "data_namespace")]
 #[case::action("action_prefix = \"urn:other/\"", "action_prefix")]
 #[tokio::test]
-async fn a_wrong_name_at_debitsuccess_is_named(#[case] setting: &str, #[case] named: &str) {
+async fn a_wrong_service_name_at_debitsuccess_names_the_setting(#[case] setting: &str, #[case] named: &str) {
     let stack = Stack::start_as(|configuration| {
         configuration.replace("currency = \"AUD\"", &format!("currency = \"AUD\"\n{setting}"))
     })
     .await;
     stack.simulators.with_world(|world| world.settings.debitsuccess.strict_names = true);
     let (request, target, _) = sample_request(Provider::Debitsuccess, "r-1");
-    let request = proto::CreateRefundRequest { wait: Some(prost_types::Duration::default()), ..request };
-    stack.create(request).await.unwrap();
-    // More often than failures that would suspend it.
+    stack.create(without_wait(request)).await.unwrap();
+    // More attempts than the failures that would suspend the account.
     let waits = |refund: &proto::Refund| refund.state() == State::Pending && refund.attempt_count > 6;
     let refund = stack.until("r-1", waits).await;
     let error = refund.provider_error.unwrap();
     assert!(error.message.contains(named), "{}", error.message);
     assert_ne!(error.category(), Category::CredentialsRefused);
-    assert_eq!(health_of(&stack, "debitsuccess").await, Health::Serving);
+    assert_eq!(stack.health_of("debitsuccess").await, Health::Serving);
     assert_eq!(stack.effects(target), 0);
-    // With the right name it is what it is.
+    // With the right name the refund is processed.
     let stack = stack.restart_as(|configuration| configuration.replace(setting, "")).await;
-    assert!(!matches!(stack.until("r-1", is_settled).await.state(), State::Failed));
+    assert!(!matches!(stack.until("r-1", is_processed).await.state(), State::Failed));
     assert_eq!(stack.effects(target), 1);
 }
 
 /// GetRefundStatus documents its amount as an Integer, and 12.50 comes back as 12.
 #[tokio::test]
-async fn a_whole_number_does_not_contradict_cents() {
+async fn an_amount_as_a_whole_number_does_not_contradict_the_cents() {
     let stack = Stack::start_with("engine.lookups_after_ms = \"100\"\nengine.lookups_every_ms = 100").await;
     let (request, target, _) = sample_request(Provider::Debitsuccess, "r-1");
     assert_eq!(stack.refund(request).await.state(), State::Submitted);

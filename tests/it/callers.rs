@@ -1,5 +1,5 @@
-//! Callers that leave, wait, withdraw, run out of time or ask too much: none of them can lose a
-//! refund or send it twice.
+//! Callers that disconnect, wait, cancel or reach their deadline: none of them can lose a refund or
+//! send it twice.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use simulators::request::Provider;
 use tokio::time::Instant;
 use tonic::{Code, Request};
 
-use crate::support::{LIMIT, Stack, debitsuccess, namecom, reason, sectigo};
+use crate::support::{LIMIT, Stack, debitsuccess, namecom, reason, sectigo, without_wait};
 
 fn delay(milliseconds: u64) -> FaultEffect {
     FaultEffect::Delay { milliseconds }
 }
 
-/// A refund that waits as PENDING: its provider's credentials are refused, and it is tried again an
-/// hour from now.
+/// A gateway with a PENDING refund: the provider has answered 429, and the refund is sent again in
+/// nearly an hour.
 async fn pending(id: &str) -> Stack {
     let stack = Stack::start_with("engine.retry_backoff_max_ms = 7200000").await;
     let body = "{\"message\":\"Rate Limit Exceeded\",\"details\":\"\"}".to_owned();
@@ -30,7 +30,7 @@ async fn pending(id: &str) -> Stack {
 }
 
 #[tokio::test]
-async fn a_caller_that_leaves_stops_nothing() {
+async fn a_caller_that_disconnects_does_not_stop_its_refund() {
     let stack = Stack::start().await;
     stack.arm(Provider::Sectigo, Point::BeforeEffect, delay(300), Repeat::Once);
     let mut client = stack.refunds.clone();
@@ -49,7 +49,7 @@ async fn a_caller_that_leaves_stops_nothing() {
 }
 
 #[tokio::test]
-async fn a_deadline_is_answered_and_the_refund_goes_on() {
+async fn a_call_is_answered_before_its_deadline_and_the_refund_continues() {
     let stack = Stack::start().await;
     stack.arm(Provider::Sectigo, Point::BeforeEffect, delay(1500), Repeat::Once);
     let mut request = Request::new(sectigo("hasty", "1000001"));
@@ -61,9 +61,9 @@ async fn a_deadline_is_answered_and_the_refund_goes_on() {
 }
 
 #[tokio::test]
-async fn wait_is_as_long_as_asked_and_no_longer() {
+async fn a_wait_lasts_as_long_as_requested_and_no_longer() {
     let stack = Stack::start().await;
-    // While the answers are held back, nothing but its own time ends a wait.
+    // While the answers are held back, only its own time ends a wait.
     let gate = stack.simulators.gate(Gate::new(Provider::Sectigo, Point::AfterEffect)).unwrap();
     let seconds = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
     let create = async |id: &str, order: &str, wait: i64| {
@@ -79,7 +79,7 @@ async fn wait_is_as_long_as_asked_and_no_longer() {
     let sent = stack.get("w").await;
     assert_eq!(sent.state(), State::Dispatching);
 
-    // Each second is over before five are, however slow the machine is.
+    // One second ends before five do, however slow the machine is.
     let begin = Instant::now();
     let five_seconds = async {
         let waited = wait(sent.revision, 5).await;
@@ -103,11 +103,11 @@ async fn wait_is_as_long_as_asked_and_no_longer() {
     assert_eq!(waited, sent);
     assert!(elapsed >= Duration::from_secs(5), "{elapsed:?}");
 
-    // What is waited for ends a wait before its time.
+    // The awaited outcome ends a wait before its time.
     let follow = futures_util::future::join(wait(sent.revision, 50), async { gate.release_all() });
     let (answered, _) = tokio::time::timeout(Duration::from_secs(40), follow).await.unwrap();
     assert_eq!(answered.state(), State::Succeeded);
-    // Nobody waits for a terminal refund, whatever the revision.
+    // A wait for a terminal refund returns immediately, whatever the revision.
     let again = tokio::time::timeout(Duration::from_secs(40), wait(1000, 50)).await.unwrap();
     assert_eq!(again, answered);
     stack.until("x", |refund| refund.state() == State::Succeeded).await;
@@ -117,7 +117,7 @@ async fn wait_is_as_long_as_asked_and_no_longer() {
 }
 
 #[tokio::test]
-async fn what_has_not_been_sent_can_be_withdrawn() {
+async fn a_refund_that_was_not_sent_can_be_cancelled() {
     let stack = pending("regret").await;
     let before = stack.get("regret").await;
     let mut client = stack.refunds.clone();
@@ -137,15 +137,14 @@ async fn what_has_not_been_sent_can_be_withdrawn() {
 }
 
 #[tokio::test]
-async fn what_has_been_sent_cannot_be_withdrawn() {
+async fn a_refund_that_was_sent_cannot_be_cancelled() {
     let stack = Stack::start().await;
     stack.refund(sectigo("done", "1000001")).await;
     stack.arm(Provider::Sectigo, Point::AfterEffect, FaultEffect::Close, Repeat::Once);
     stack.refund(sectigo("doubtful", "1000002")).await;
     stack.refund(debitsuccess("taken", "DS000001", 100)).await;
     let gate = stack.simulators.gate(Gate::new(Provider::Namecom, Point::BeforeEffect)).unwrap();
-    let at_once = Some(prost_types::Duration::default());
-    let flying = proto::CreateRefundRequest { wait: at_once, ..namecom("flying", 200_001, &[3_200_001]) };
+    let flying = without_wait(namecom("flying", 200_001, &[3_200_001]));
     stack.refund(flying).await;
     gate.wait_for(1).await.unwrap();
     let states = [
@@ -160,7 +159,7 @@ async fn what_has_been_sent_cannot_be_withdrawn() {
         let request = proto::CancelRefundRequest { name: format!("refunds/{id}"), etag: String::new() };
         let refusal = stack.refunds.clone().cancel_refund(request).await.unwrap_err();
         assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::FailedPrecondition, "NOT_CANCELLABLE"));
-        assert_eq!(stack.get(id).await, before, "a refused withdrawal changes nothing");
+        assert_eq!(stack.get(id).await, before, "a refused cancel changes nothing");
     }
     gate.release_all();
     stack.until("flying", |refund| refund.state() == State::Succeeded).await;
@@ -170,7 +169,7 @@ async fn what_has_been_sent_cannot_be_withdrawn() {
 }
 
 #[tokio::test]
-async fn a_waiting_refund_outlives_the_process() {
+async fn a_pending_refund_survives_a_restart() {
     let stack = pending("patient").await.restart().await;
     let refund = stack.get("patient").await;
     assert_eq!((refund.state(), refund.provider_error.unwrap().code.as_str()), (State::Pending, "429"));

@@ -1,11 +1,11 @@
-//! Marks on every road through the gateway, looked for afterwards in everything that it wrote: log,
-//! spans, metrics, errors, answers, ledger, command line.
+//! Marked secrets and caller texts on every path through the gateway, searched for afterwards in
+//! everything that it wrote: log, spans, metrics, errors, answers, ledger, command line.
 //!
-//! Each secret holds the word `canary`, and is found nowhere. What callers write holds
-//! `nightingale`: the ledger keeps it and answers show it, as the callers asked, and it stands
-//! nowhere else. Nothing but the marks holds either word.
+//! Each secret contains the word `canary`, which must be nowhere. Texts of callers contain
+//! `nightingale`: the ledger stores them and answers return them, and they must be nowhere else.
+//! Nothing else contains either word.
 //!
-//! The providers here are one [`hostile`] server.
+//! One [`hostile`] server plays all three providers.
 
 mod hostile;
 
@@ -14,7 +14,6 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::Path;
 use std::process::{Command, Output};
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -34,35 +33,35 @@ use tonic::{Request, Status, Streaming};
 
 use self::hostile::{Hostile, LAST_MOODS, MOODS, Mood, PERSONS_ORDER};
 use crate::support::process::run;
-use crate::support::{LIMIT, channel, configuration_at, debitsuccess, namecom, sectigo};
+use crate::support::{LIMIT, channel, configuration_at, debitsuccess, namecom, sectigo, wait_until};
 use crate::telemetry::{Collector, Log, launch, scrape};
 
 /// In every secret.
 const MARK: &str = "canary";
-/// In everything that a caller writes.
-const WORD: &str = "nightingale";
-/// Of whom the providers speak: callers are told so, and the ledger keeps it, but no log, span or
-/// metric does.
+/// In every text of a caller.
+const CALLER_MARK: &str = "nightingale";
+/// A person whom the providers mention. Answers and the ledger contain the name, but no log, span
+/// or metric.
 const PERSON: &str = "Lovelace";
-/// With what every encoding on the way changes: of forms, of XML, of JSON, of Base64.
+/// With characters that the encodings on the way change: forms, XML, JSON, Base64.
 const PASSWORD: &str = "canary pass&w<rd>\"+%41";
 const TOKEN: &str = "canary-token&<\"+";
-/// What callers write that is kept for them.
+/// Texts of callers that the ledger stores.
 const DESCRIPTION: &str = "nightingale of the description";
 const INITIATOR: &str = "nightingale of the initiator";
 const LABEL_KEY: &str = "nightingale of the key";
 const LABEL: &str = "nightingale of the label";
 const EVIDENCE: &str = "nightingale of the evidence";
-/// No name of anything, no etag and no token.
+/// Neither a name, nor an etag, nor a token.
 const WRONG: &str = "nightingale, and no name";
-/// What comes along with a call. The gateway reads the trace alone, and takes no more of it than
-/// its ids and flags. (No `tracestate`: it is made to be passed on, and the collector is given it.)
+/// The metadata of every call. The gateway reads only the ids and flags of the trace. (There is no
+/// `tracestate`: it is meant to be passed on, and the collector receives it.)
 const METADATA: [(&str, &str); 5] = [
     ("authorization", "Bearer canary-authorization"),
     ("baggage", "person=canary-baggage"),
     ("cookie", "session=canary-cookie"),
     ("x-api-key", "canary-api-key"),
-    // Of a version to come, which may add to it.
+    // Of a future version, which may have more fields.
     ("traceparent", "cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-canary-traceparent"),
 ];
 /// Every call of the contract.
@@ -81,22 +80,23 @@ const CALLS: [&str; 13] = [
     "ValidationStatusService/GetValidationStatus",
     "ValidationStatusService/WatchValidationStatus",
 ];
-/// A busy machine may lose an answer, which is a doubt like any other: so many refunds are asked
-/// for at most, until one is as it is to be.
-const TRIES: u32 = 10;
+/// How many refunds are requested until one has the wanted state: on a busy machine an answer may
+/// be lost, which leads to doubt.
+const MAX_TRIES: u32 = 10;
 
-/// What the gateway wrote, each with where.
+/// What the gateway wrote, with the place of each text.
 #[derive(Default)]
 struct Written {
-    /// What it told by itself: log, spans, metrics, errors, most of the command line.
-    told: Vec<(String, String)>,
-    /// Its answers and its ledger, where what callers wrote is kept.
+    /// What must not contain texts of callers: log, spans, metrics, errors, most of the command
+    /// line.
+    public: Vec<(String, String)>,
+    /// Answers and the ledger, which contain texts of callers.
     kept: Vec<(String, String)>,
 }
 
 impl Written {
     fn add(&mut self, place: impl Into<String>, text: impl Into<String>) {
-        self.told.push((place.into(), text.into()));
+        self.public.push((place.into(), text.into()));
     }
 
     fn keep(&mut self, place: impl Into<String>, text: impl Into<String>) {
@@ -107,16 +107,16 @@ impl Written {
         self.add(place, text_of(output));
     }
 
-    /// As a program reads it, and as a person would read its details.
+    /// The error as a program reads it, and its details as text.
     fn add_refusal(&mut self, call: &str, refusal: &Status) {
         let details = String::from_utf8_lossy(refusal.details());
         self.add(format!("the error of {call}"), format!("{refusal:?} {details}"));
     }
 
-    /// Nothing holds the mark, nor a login with it in Base64; and what callers wrote is only where
-    /// it is kept.
+    /// No text contains a secret, plain or in Base64, and texts of callers are only where they
+    /// belong.
     fn is_clean(&self) {
-        // Whole groups of three bytes, so that what stands behind them changes nothing.
+        // Whole groups of three bytes, so that the following bytes do not matter.
         let encoded: Vec<String> = [
             STANDARD.encode("demo-test:canary-token"),
             STANDARD.encode("demo-test:canary-t"),
@@ -127,22 +127,22 @@ impl Written {
         .map(|text| text.trim_end_matches('=').to_owned())
         .map(|text| text[..text.len() - text.len() % 4].to_owned())
         .collect();
-        for (place, text) in self.told.iter().chain(&self.kept) {
+        for (place, text) in self.public.iter().chain(&self.kept) {
             let lower = text.to_lowercase();
-            assert!(!lower.contains(MARK), "{place} holds a secret: {}", around(&lower, MARK));
+            assert!(!lower.contains(MARK), "{place} contains a secret: {}", around(&lower, MARK));
             for form in &encoded {
-                assert!(!text.contains(form), "{place} holds a secret in Base64");
+                assert!(!text.contains(form), "{place} contains a secret in Base64");
             }
         }
-        for (place, text) in &self.told {
-            assert!(!text.contains(WORD), "{place} repeats what a caller wrote: {}", around(text, WORD));
+        for (place, text) in &self.public {
+            assert!(!text.contains(CALLER_MARK), "{place} repeats a text of a caller: {}", around(text, CALLER_MARK));
         }
     }
 
-    /// What callers wrote reached the gateway, so there was something to be found.
-    fn keeps_what_callers_wrote(&self) {
-        for word in [DESCRIPTION, INITIATOR, LABEL_KEY, LABEL, EVIDENCE] {
-            assert!(self.kept.iter().any(|(_, text)| text.contains(word)), "{word} is not where it belongs");
+    /// The texts of callers were stored, so the search could have found them.
+    fn keeps_texts_of_callers(&self) {
+        for text_of_caller in [DESCRIPTION, INITIATOR, LABEL_KEY, LABEL, EVIDENCE] {
+            assert!(self.kept.iter().any(|(_, text)| text.contains(text_of_caller)), "{text_of_caller} is missing");
         }
     }
 }
@@ -151,7 +151,7 @@ fn text_of(output: &Output) -> String {
     String::from_utf8_lossy(&[output.stdout.clone(), output.stderr.clone()].concat()).into_owned()
 }
 
-/// Where in a long text something is.
+/// The surroundings of a match in a long text.
 fn around(text: &str, what: &str) -> String {
     let (before, after) = text.split_once(what).unwrap();
     let before: Vec<char> = before.chars().rev().take(300).collect();
@@ -199,40 +199,43 @@ fn labels(value: &str) -> HashMap<String, String> {
     HashMap::from([(LABEL_KEY.to_owned(), value.to_owned())])
 }
 
-/// Wrong in every field, and a mark in each that can hold one. (A label's key is part of the
-/// field's name.)
+/// Invalid in every field, with a mark in each field that can contain one. (A label's key is part
+/// of the field's name.)
 fn wrong_request() -> proto::CreateRefundRequest {
     let target = proto::DebitsuccessTarget {
-        account_reference_no: WORD.repeat(2),
-        external_account_reference_no: WORD.repeat(5),
-        amount: Some(proto::Money { currency_code: WORD.to_owned(), minor_units: -1 }),
-        description: format!("{WORD}\u{7}"),
-        request_initiator: WORD.repeat(10),
+        account_reference_no: CALLER_MARK.repeat(2),
+        external_account_reference_no: CALLER_MARK.repeat(5),
+        amount: Some(proto::Money { currency_code: CALLER_MARK.to_owned(), minor_units: -1 }),
+        description: format!("{CALLER_MARK}\u{7}"),
+        request_initiator: CALLER_MARK.repeat(10),
     };
     proto::CreateRefundRequest {
         refund_id: WRONG.to_owned(),
         account: WRONG.to_owned(),
         target: Some(Target::Debitsuccess(target)),
-        labels: HashMap::from([("ticket".to_owned(), WORD.repeat(30))]),
+        labels: HashMap::from([("ticket".to_owned(), CALLER_MARK.repeat(30))]),
         wait: Some(prost_types::Duration { seconds: -1, nanos: 0 }),
         ..Default::default()
     }
 }
 
-fn wrong_word() -> proto::ResolveRefundRequest {
+fn wrong_resolution() -> proto::ResolveRefundRequest {
     proto::ResolveRefundRequest {
         name: WRONG.to_owned(),
         etag: String::new(),
         resolution: Resolution::Refunded.into(),
-        evidence: WORD.repeat(100),
-        refunded_amount: Some(proto::Money { currency_code: WORD.to_owned(), minor_units: 1 }),
+        evidence: CALLER_MARK.repeat(100),
+        refunded_amount: Some(proto::Money { currency_code: CALLER_MARK.to_owned(), minor_units: 1 }),
         ..Default::default()
     }
 }
 
 fn wrong_list() -> proto::ListRefundsRequest {
-    let filter =
-        proto::RefundFilter { account: WRONG.to_owned(), target_reference: WORD.repeat(24), ..Default::default() };
+    let filter = proto::RefundFilter {
+        account: WRONG.to_owned(),
+        target_reference: CALLER_MARK.repeat(24),
+        ..Default::default()
+    };
     proto::ListRefundsRequest { page_size: -1, page_token: WRONG.to_owned(), filter: Some(filter) }
 }
 
@@ -250,7 +253,7 @@ fn wrong_watch() -> proto::WatchValidationStatusRequest {
     }
 }
 
-/// A call with everything that may come along.
+/// A call with all the metadata.
 fn marked<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     for (key, value) in METADATA {
@@ -260,7 +263,7 @@ fn marked<T>(message: T) -> Request<T> {
     request
 }
 
-/// Who calls the gateway, with a mark wherever a caller can leave one, and what came of it.
+/// A caller that leaves a mark wherever it can, and collects what the gateway wrote.
 struct Caller {
     hostile: Hostile,
     refunds: RefundServiceClient<Channel>,
@@ -283,50 +286,50 @@ impl Caller {
         }
     }
 
-    async fn create(&self, asked: proto::CreateRefundRequest) -> Result<proto::Refund, Status> {
-        Ok(self.refunds.clone().create_refund(marked(asked)).await?.into_inner().refund.unwrap())
+    async fn create(&self, request: proto::CreateRefundRequest) -> Result<proto::Refund, Status> {
+        Ok(self.refunds.clone().create_refund(marked(request)).await?.into_inner().refund.unwrap())
     }
 
-    async fn wait(&self, asked: proto::WaitRefundRequest) -> Result<proto::Refund, Status> {
-        Ok(self.refunds.clone().wait_refund(marked(asked)).await?.into_inner().refund.unwrap())
+    async fn wait(&self, request: proto::WaitRefundRequest) -> Result<proto::Refund, Status> {
+        Ok(self.refunds.clone().wait_refund(marked(request)).await?.into_inner().refund.unwrap())
     }
 
-    async fn cancel(&self, asked: proto::CancelRefundRequest) -> Result<proto::Refund, Status> {
-        Ok(self.refunds.clone().cancel_refund(marked(asked)).await?.into_inner().refund.unwrap())
+    async fn cancel(&self, request: proto::CancelRefundRequest) -> Result<proto::Refund, Status> {
+        Ok(self.refunds.clone().cancel_refund(marked(request)).await?.into_inner().refund.unwrap())
     }
 
     async fn reconcile(&self, name: &str) -> Result<proto::Refund, Status> {
-        let asked = marked(proto::ReconcileRefundRequest { name: name.to_owned() });
-        Ok(self.refunds.clone().reconcile_refund(asked).await?.into_inner().refund.unwrap())
+        let request = marked(proto::ReconcileRefundRequest { name: name.to_owned() });
+        Ok(self.refunds.clone().reconcile_refund(request).await?.into_inner().refund.unwrap())
     }
 
-    async fn resolve(&self, word: proto::ResolveRefundRequest) -> Result<proto::Refund, Status> {
-        Ok(self.refunds.clone().resolve_refund(marked(word)).await?.into_inner().refund.unwrap())
+    async fn resolve(&self, request: proto::ResolveRefundRequest) -> Result<proto::Refund, Status> {
+        Ok(self.refunds.clone().resolve_refund(marked(request)).await?.into_inner().refund.unwrap())
     }
 
     async fn watch(&self, order_number: &str) -> Streaming<proto::WatchValidationStatusResponse> {
-        let asked = proto::WatchValidationStatusRequest {
+        let request = proto::WatchValidationStatusRequest {
             account: "sectigo".to_owned(),
             order_number: order_number.to_owned(),
             ..Default::default()
         };
-        self.validation.clone().watch_validation_status(marked(asked)).await.unwrap().into_inner()
+        self.validation.clone().watch_validation_status(marked(request)).await.unwrap().into_inner()
     }
 
-    /// Keeps what was answered, or what was said in its place.
-    fn hears(&mut self, call: &str, answer: Result<proto::Refund, Status>) {
+    /// Keeps the answer or the error.
+    fn keep(&mut self, call: &str, answer: Result<proto::Refund, Status>) {
         match answer {
             Ok(refund) => self.answers.push(refund),
             Err(refusal) => self.written.add_refusal(call, &refusal),
         }
     }
 
-    /// Keeps what was said in place of an answer.
+    /// Keeps the error, which is expected.
     fn is_refused(&mut self, call: &str, answer: Result<proto::Refund, Status>) {
         self.written.add_refusal(call, &answer.unwrap_err());
     }
 
-    /// A refund that comes to be as it is to be.
+    /// Creates refunds until one has the wanted state.
     async fn refund_that(
         &mut self,
         provider: Provider,
@@ -340,36 +343,35 @@ impl Caller {
                 return refund;
             }
         }
-        panic!("no refund came to be as it is to be, the last one is {:?}", self.answers.last());
+        panic!("no refund has the wanted state, the last one is {:?}", self.answers.last());
     }
 
-    /// A refund that waits is withdrawn, while somebody waits for what becomes of it.
-    async fn withdraws_a_refund(&mut self) {
+    /// Cancels a pending refund while another call waits for its outcome.
+    async fn cancels_a_refund(&mut self) {
         self.hostile.becomes(Mood::Json(429));
         let waits = |refund: &proto::Refund| refund.state() == State::Pending && refund.provider_error.is_some();
-        let refund = self.refund_that(Provider::Namecom, 100..100 + TRIES, waits).await;
-        let withdrawal = proto::CancelRefundRequest { name: refund.name.clone(), etag: refund.etag };
-        let of_another = proto::CancelRefundRequest { etag: WRONG.to_owned(), ..withdrawal.clone() };
+        let refund = self.refund_that(Provider::Namecom, 100..100 + MAX_TRIES, waits).await;
+        let cancel = proto::CancelRefundRequest { name: refund.name.clone(), etag: refund.etag };
+        let of_another = proto::CancelRefundRequest { etag: WRONG.to_owned(), ..cancel.clone() };
         let stale = self.cancel(of_another).await;
         self.is_refused("CancelRefund of another state", stale);
         let wait =
             proto::WaitRefundRequest { name: refund.name, after_revision: refund.revision, ..Default::default() };
-        let (seen, withdrawn) = tokio::join!(self.wait(wait), self.cancel(withdrawal));
-        for refund in [seen.unwrap(), withdrawn.unwrap()] {
+        let (seen, cancelled) = tokio::join!(self.wait(wait), self.cancel(cancel));
+        for refund in [seen.unwrap(), cancelled.unwrap()] {
             assert_eq!(refund.state(), State::Cancelled);
             self.answers.push(refund);
         }
     }
 
-    /// A refund that only a person can tell of, and the person's word.
-    async fn gives_a_word(&mut self, resolution: Resolution, numbers: Range<u32>) -> proto::Refund {
+    /// Brings a refund into review and resolves it.
+    async fn resolves_a_review(&mut self, resolution: Resolution, numbers: Range<u32>) -> proto::Refund {
         self.hostile.becomes(Mood::InUse);
         let in_review = |refund: &proto::Refund| refund.state() == State::NeedsReview;
         let refund = self.refund_that(Provider::Debitsuccess, numbers, in_review).await;
-        // The person may look as often as they like.
         self.hostile.becomes(Mood::Fault(200));
         let looked_up = self.reconcile(&refund.name).await.unwrap();
-        let word = proto::ResolveRefundRequest {
+        let request = proto::ResolveRefundRequest {
             name: refund.name,
             etag: looked_up.etag.clone(),
             resolution: resolution.into(),
@@ -377,30 +379,30 @@ impl Caller {
             refunded_amount: None,
             ..Default::default()
         };
-        let stale = self.resolve(proto::ResolveRefundRequest { etag: WRONG.to_owned(), ..word.clone() }).await;
+        let stale = self.resolve(proto::ResolveRefundRequest { etag: WRONG.to_owned(), ..request.clone() }).await;
         self.is_refused("ResolveRefund of another state", stale);
-        let resolved = self.resolve(word.clone()).await.unwrap();
-        let late = self.resolve(proto::ResolveRefundRequest { etag: resolved.etag.clone(), ..word }).await;
+        let resolved = self.resolve(request.clone()).await.unwrap();
+        let late = self.resolve(proto::ResolveRefundRequest { etag: resolved.etag.clone(), ..request }).await;
         self.is_refused("ResolveRefund of what is resolved", late);
         self.answers.extend([looked_up, resolved.clone()]);
         resolved
     }
 
-    /// Every read: what callers wrote is shown to them.
+    /// Every read, which returns the texts of callers.
     async fn reads(&mut self, name: &str) {
         let get = marked(proto::GetRefundRequest { name: name.to_owned() });
         let refund = self.refunds.get_refund(get).await.unwrap().into_inner().refund.unwrap();
-        // It has passed revision 0 long ago.
+        // Returns immediately, since the refund is beyond revision 0.
         let waited = self.wait(proto::WaitRefundRequest { name: name.to_owned(), ..Default::default() }).await.unwrap();
         self.answers.extend([refund, waited]);
-        let asked = proto::CreateRefundRequest { validate_only: true, ..request(Provider::Debitsuccess, 500) };
-        let unsent = self.create(asked).await.unwrap();
-        self.written.keep("CreateRefund that is to check alone", format!("{unsent:?}"));
+        let request = proto::CreateRefundRequest { validate_only: true, ..request(Provider::Debitsuccess, 500) };
+        let unsent = self.create(request).await.unwrap();
+        self.written.keep("CreateRefund with validate_only", format!("{unsent:?}"));
         let accounts = self.accounts.list_accounts(marked(proto::ListAccountsRequest {})).await.unwrap().into_inner();
         self.written.add("ListAccounts", format!("{accounts:?}"));
         for account in ["sectigo", "namecom", "debitsuccess"] {
-            let asked = marked(proto::ProbeAccountRequest { account: account.to_owned() });
-            let report = self.accounts.probe_account(asked).await.unwrap().into_inner();
+            let request = marked(proto::ProbeAccountRequest { account: account.to_owned() });
+            let report = self.accounts.probe_account(request).await.unwrap().into_inner();
             self.written.add(format!("ProbeAccount of {account}"), format!("{report:?}"));
         }
         self.lists_refunds().await;
@@ -410,36 +412,36 @@ impl Caller {
     async fn lists_refunds(&mut self) {
         let mut page_token = String::new();
         for _ in 0..2 {
-            let asked = marked(proto::ListRefundsRequest { page_size: 2, page_token, filter: None });
-            let page = self.refunds.list_refunds(asked).await.unwrap().into_inner();
+            let request = marked(proto::ListRefundsRequest { page_size: 2, page_token, filter: None });
+            let page = self.refunds.list_refunds(request).await.unwrap().into_inner();
             self.written.keep("ListRefunds", format!("{page:?}"));
             page_token = page.next_page_token;
         }
-        let filter = Some(proto::RefundFilter { target_reference: WORD.to_owned(), ..Default::default() });
-        let asked = marked(proto::ListRefundsRequest { filter, ..Default::default() });
-        assert_eq!(self.refunds.list_refunds(asked).await.unwrap().into_inner().refunds, []);
+        let filter = Some(proto::RefundFilter { target_reference: CALLER_MARK.to_owned(), ..Default::default() });
+        let request = marked(proto::ListRefundsRequest { filter, ..Default::default() });
+        assert_eq!(self.refunds.list_refunds(request).await.unwrap().into_inner().refunds, []);
     }
 
-    /// One refund's, and the whole ledger's as far as it tells of the evidence.
+    /// The history of one refund, and the event stream up to the evidence.
     async fn follows_the_history(&mut self, name: &str) {
-        let asked = marked(proto::ListRefundEventsRequest { name: name.to_owned(), ..Default::default() });
-        let history = self.refunds.list_refund_events(asked).await.unwrap().into_inner();
+        let request = marked(proto::ListRefundEventsRequest { name: name.to_owned(), ..Default::default() });
+        let history = self.refunds.list_refund_events(request).await.unwrap().into_inner();
         self.written.keep("ListRefundEvents", format!("{history:?}"));
-        let asked = marked(proto::StreamRefundEventsRequest { after_sequence: 0 });
-        let mut events = self.refunds.stream_refund_events(asked).await.unwrap().into_inner();
-        let mut told = String::new();
+        let request = marked(proto::StreamRefundEventsRequest { after_sequence: 0 });
+        let mut events = self.refunds.stream_refund_events(request).await.unwrap().into_inner();
+        let mut streamed = String::new();
         let follow = async {
-            while !told.contains(EVIDENCE) {
+            while !streamed.contains(EVIDENCE) {
                 let event = events.message().await.unwrap().unwrap().event.unwrap();
-                told += &format!("{event:?}\n");
+                streamed += &format!("{event:?}\n");
             }
         };
         tokio::time::timeout(LIMIT, follow).await.unwrap();
-        self.written.keep("StreamRefundEvents", told);
+        self.written.keep("StreamRefundEvents", streamed);
     }
 
-    /// One watch is told of a change, one hears nothing since the provider cannot be asked, one
-    /// ends with its refusal.
+    /// One watch receives a change, one receives nothing since the provider fails, and one ends
+    /// with the provider's refusal.
     async fn watches_orders(&mut self, log: &Log) {
         let mut watch = self.watch(PERSONS_ORDER).await;
         let first = next_status(&mut watch).await.unwrap();
@@ -447,16 +449,16 @@ impl Caller {
         let change = next_status(&mut watch).await.unwrap();
         assert_eq!(change.order_state(), OrderState::Rejected);
         for shown in [first, change].map(|status| format!("{status:?}")) {
-            // For the watcher alone, and the token not even for it.
+            // Only the watcher receives the person, and never the token.
             assert!(shown.contains("canary-person@example.com") && !shown.contains("canary-upload-token"), "{shown}");
         }
 
         self.hostile.becomes(Mood::Fault(500));
         let silent = self.watch("3000201").await;
-        // The second look shows that the first one's answer has been read.
-        until(|| self.hostile.looks_at("3000201") >= 2).await;
+        // The second lookup shows that the first answer has been read.
+        wait_until(|| self.hostile.lookups_of("3000201") >= 2).await;
         drop((watch, silent));
-        until(|| log.text().matches("stopped watching order").count() >= 2).await;
+        wait_until(|| log.text().matches("stopped watching order").count() >= 2).await;
 
         self.hostile.becomes(Mood::Json(200));
         let mut refused = self.watch("3000202").await;
@@ -464,10 +466,10 @@ impl Caller {
         self.written.add_refusal("WatchValidationStatus", &refusal);
     }
 
-    /// Every call with what is wrong in every field: that is named, and not repeated.
-    async fn asks_wrongly(&mut self) {
+    /// Every call with invalid fields: the errors name them and do not repeat their values.
+    async fn sends_invalid_requests(&mut self) {
         let name = || WRONG.to_owned();
-        let too_large = proto::CreateRefundRequest { labels: labels(&WORD.repeat(7_000)), ..Default::default() };
+        let too_large = proto::CreateRefundRequest { labels: labels(&CALLER_MARK.repeat(7_000)), ..Default::default() };
         let wait = proto::WaitRefundRequest { name: name(), after_revision: -1, timeout: None };
         let history = proto::ListRefundEventsRequest { name: name(), page_size: -1, page_token: name() };
         let beyond = proto::StreamRefundEventsRequest { after_sequence: i64::MAX };
@@ -482,7 +484,7 @@ impl Caller {
             ("WaitRefund", self.wait(wait).await.err()),
             ("CancelRefund", self.cancel(proto::CancelRefundRequest { name: name(), etag: name() }).await.err()),
             ("ReconcileRefund", self.reconcile(WRONG).await.err()),
-            ("ResolveRefund", self.resolve(wrong_word()).await.err()),
+            ("ResolveRefund", self.resolve(wrong_resolution()).await.err()),
             ("ListRefundEvents", refunds.list_refund_events(marked(history)).await.err()),
             ("StreamRefundEvents", refunds.stream_refund_events(marked(beyond)).await.err()),
             ("GetValidationStatus", validation.get_validation_status(marked(status)).await.err()),
@@ -494,31 +496,32 @@ impl Caller {
         }
     }
 
-    /// At each provider in this mood a refund, a look at it, and its id for another one; and a
-    /// validation status that is refused, garbled or late.
+    /// At each provider in this mood: a refund, a lookup of it and another refund with its id; and
+    /// a validation status that is refused, garbled or late.
     async fn goes_through(&mut self, mood: Mood, number: u32) {
         self.hostile.becomes(mood);
         for provider in [Provider::Sectigo, Provider::Namecom, Provider::Debitsuccess] {
-            let asked = request(provider, number);
-            let name = format!("refunds/{}", asked.refund_id);
-            let answer = self.create(asked.clone()).await;
-            self.hears(&format!("CreateRefund of {name} while {mood:?}"), answer);
+            let request = request(provider, number);
+            let name = format!("refunds/{}", request.refund_id);
+            let answer = self.create(request.clone()).await;
+            self.keep(&format!("CreateRefund of {name} while {mood:?}"), answer);
             let answer = self.reconcile(&name).await;
-            self.hears(&format!("ReconcileRefund of {name} while {mood:?}"), answer);
-            let other = proto::CreateRefundRequest { labels: labels("nightingale of another label"), ..asked };
+            self.keep(&format!("ReconcileRefund of {name} while {mood:?}"), answer);
+            let other = proto::CreateRefundRequest { labels: labels("nightingale of another label"), ..request };
             let answer = self.create(other).await;
             self.is_refused(&format!("CreateRefund of another {name}"), answer);
         }
-        let asked = marked(status_request(&format!("{}", 3_000_100 + number)));
-        let refusal = self.validation.get_validation_status(asked).await.unwrap_err();
+        let request = marked(status_request(&format!("{}", 3_000_100 + number)));
+        let refusal = self.validation.get_validation_status(request).await.unwrap_err();
         self.written.add_refusal(&format!("GetValidationStatus while {mood:?}"), &refusal);
     }
 
-    /// A status with a person in it, and the token where it is asked for: for the caller alone.
+    /// A status with a person in it, and with the token where it is requested: only the caller
+    /// receives them.
     async fn sees_a_person(&mut self) {
         for include_upload_token in [false, true] {
-            let asked = proto::GetValidationStatusRequest { include_upload_token, ..status_request(PERSONS_ORDER) };
-            let answer = self.validation.get_validation_status(marked(asked)).await.unwrap();
+            let request = proto::GetValidationStatusRequest { include_upload_token, ..status_request(PERSONS_ORDER) };
+            let answer = self.validation.get_validation_status(marked(request)).await.unwrap();
             let shown = format!("{:?}", answer.into_inner());
             assert!(shown.contains("canary-person@example.com"));
             assert_eq!(shown.contains("canary-upload-token"), include_upload_token);
@@ -529,22 +532,12 @@ impl Caller {
 async fn next_status(
     watch: &mut Streaming<proto::WatchValidationStatusResponse>,
 ) -> Result<proto::ValidationStatus, Status> {
-    let told = tokio::time::timeout(LIMIT, watch.message()).await.unwrap()?;
-    Ok(told.expect("a watch ends with a status of its own").validation_status.unwrap())
-}
-
-/// Waits for a condition outside of the gateway.
-async fn until(holds: impl Fn() -> bool) {
-    let wait = async {
-        while !holds() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(LIMIT, wait).await.unwrap();
+    let message = tokio::time::timeout(LIMIT, watch.message()).await.unwrap()?;
+    Ok(message.expect("a watch ends with a status of its own").validation_status.unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_secret_is_anywhere() {
+async fn no_secret_is_written_anywhere() {
     let dir = tempfile::tempdir().unwrap();
     let (hostile, addr) = Hostile::start().await;
     let (collector, collecting) = Collector::start().await;
@@ -553,14 +546,14 @@ async fn no_secret_is_anywhere() {
     let (gateway, log) = launch(&configuration, dir.path(), &secrets);
     let mut caller = Caller::new(hostile, gateway.addr).await;
 
-    // As long as every account is open.
-    caller.withdraws_a_refund().await;
-    caller.gives_a_word(Resolution::Refunded, 200..200 + TRIES).await;
-    caller.gives_a_word(Resolution::SendAgain, 300..300 + TRIES).await;
-    let resolved = caller.gives_a_word(Resolution::NotRefunded, 400..400 + TRIES).await;
+    // While no account is suspended.
+    caller.cancels_a_refund().await;
+    caller.resolves_a_review(Resolution::Refunded, 200..200 + MAX_TRIES).await;
+    caller.resolves_a_review(Resolution::SendAgain, 300..300 + MAX_TRIES).await;
+    let resolved = caller.resolves_a_review(Resolution::NotRefunded, 400..400 + MAX_TRIES).await;
     caller.reads(&resolved.name).await;
     caller.watches_orders(&log).await;
-    caller.asks_wrongly().await;
+    caller.sends_invalid_requests().await;
     for (mood, number) in MOODS.into_iter().chain(LAST_MOODS).zip(1..) {
         caller.goes_through(mood, number).await;
     }
@@ -574,7 +567,7 @@ async fn no_secret_is_anywhere() {
     assert!(answers.iter().any(|refund| refund.state() == State::Failed));
     assert!(
         answers.iter().any(|refund| format!("{refund:?}").contains("***")),
-        "nothing was masked: was anything repeated?"
+        "nothing was redacted: did a provider repeat anything?"
     );
     add_command_line(&mut written, gateway.addr, &answers, &resolved);
     let metrics = scrape(metrics_addr(&log)).await;
@@ -582,17 +575,17 @@ async fn no_secret_is_anywhere() {
     add_ledger(&mut written, dir.path());
     assert!(gateway.terminate().success());
     add_ledger(&mut written, dir.path());
-    let driven = |text: &str| CALLS.iter().all(|call| text.contains(call));
+    let is_complete = |text: &str| CALLS.iter().all(|call| text.contains(call));
     let spans = collector.spans(|spans| spans.iter().any(|span| span.name == "POST")).await;
     let spans = format!("{spans:?}");
     let text = log.text();
     assert!(text.contains("\"level\":\"TRACE\""), "the log is not what it should be");
-    assert!(driven(&text) && driven(&spans), "a call was not driven, or nothing is told of it");
+    assert!(is_complete(&text) && is_complete(&spans), "a call was not made, or nothing is recorded of it");
     for (place, text) in [("the spans", &spans), ("the log", &text), ("the metrics", &metrics)] {
         assert!(!text.contains(PERSON), "{place}: {}", around(text, PERSON));
         written.add(place, text.clone());
     }
-    assert!(answers.iter().any(|refund| format!("{refund:?}").contains(PERSON)), "no provider spoke of anybody");
+    assert!(answers.iter().any(|refund| format!("{refund:?}").contains(PERSON)), "no provider mentioned the person");
     let config = dir.path().join("recoup.toml");
     let verified = run(&["verify", dir.path().join("recoup.db").to_str().unwrap()]);
     written.add_output("recoup verify", &verified);
@@ -605,19 +598,19 @@ async fn no_secret_is_anywhere() {
     assert!(check.status.success());
     written.add_output("recoup check", &check);
 
-    // The providers were told, and the callers' words are kept, so there was something to be found.
-    let heard = hostile.heard.lock().unwrap().clone();
-    assert!(heard.contains("canary") && heard.contains(&STANDARD.encode(format!("demo-test:{TOKEN}"))));
-    written.keeps_what_callers_wrote();
+    // The providers received the secrets, so the search could have found them.
+    let received = hostile.received.lock().unwrap().clone();
+    assert!(received.contains("canary") && received.contains(&STANDARD.encode(format!("demo-test:{TOKEN}"))));
+    written.keeps_texts_of_callers();
     written.is_clean();
 }
 
-/// What an operator sees of a running gateway: refunds as their callers see them, and refusals.
+/// The operator's command line on the running gateway: refunds as callers see them, and errors.
 fn add_command_line(written: &mut Written, addr: SocketAddr, answers: &[proto::Refund], resolved: &proto::Refund) {
     let server = format!("http://{addr}");
     let refunds = |arguments: &[&str]| run(&[&["refunds", "--server", &server][..], arguments].concat());
     written.keep("recoup refunds list", text_of(&refunds(&["list", "--json"])));
-    // Debitsuccess's first refunds, say, have as much to show as any.
+    // A sample of all refunds.
     for refund in answers.iter().step_by(9) {
         let id = refund.name.trim_start_matches("refunds/");
         written.keep("recoup refunds show", text_of(&refunds(&["show", id])));
@@ -635,13 +628,13 @@ fn add_command_line(written: &mut Written, addr: SocketAddr, answers: &[proto::R
 }
 
 fn metrics_addr(log: &Log) -> SocketAddr {
-    let said = log.text();
-    let line = said.lines().find(|line| line.contains("\"metrics_addr\"")).unwrap();
+    let text = log.text();
+    let line = text.lines().find(|line| line.contains("\"metrics_addr\"")).unwrap();
     let line: serde_json::Value = serde_json::from_str(line).unwrap();
     line["metrics_addr"].as_str().unwrap().parse().unwrap()
 }
 
-/// All its files as they are: what SQLite has deleted may stand in them too.
+/// All files of the ledger, which may still contain what SQLite has deleted.
 fn add_ledger(written: &mut Written, dir: &Path) {
     for file in std::fs::read_dir(dir).unwrap().map(|file| file.unwrap().path()) {
         if file.file_name().unwrap().to_str().unwrap().starts_with("recoup.db") {
@@ -650,10 +643,10 @@ fn add_ledger(written: &mut Written, dir: &Path) {
     }
 }
 
-/// Every way to put a secret where it does not belong in a configuration, and what the command line
-/// says of it.
+/// Every way to put a secret in the wrong place of a configuration, and the errors of the command
+/// line.
 #[test]
-fn no_fault_of_a_configuration_repeats_a_secret() {
+fn no_configuration_error_repeats_a_secret() {
     let dir = tempfile::tempdir().unwrap();
     let account = "[accounts.namecom]\nprovider = \"namecom\"\nusername = \"demo-test\"\n";
     let texts = [
@@ -687,22 +680,22 @@ fn no_fault_of_a_configuration_repeats_a_secret() {
     written.is_clean();
 }
 
-/// Set where [`a_process_that_panics`] is to do so.
+/// Set where [`a_process_that_panics`] should panic.
 const PANICS: &str = "PANICS_WITH_A_SECRET";
 
 #[test]
-fn a_panic_tells_its_place_and_not_its_message() {
+fn a_panic_is_logged_with_its_place_and_without_its_message() {
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "canary::a_process_that_panics", "--nocapture"])
         .env(PANICS, "1")
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("a task panicked") && said.contains("canary.rs"), "{said}");
-    assert!(!said.replace("canary.rs", "").contains(MARK), "{said}");
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(log.contains("a task panicked") && log.contains("canary.rs"), "{log}");
+    assert!(!log.replace("canary.rs", "").contains(MARK), "{log}");
 }
 
-/// The other half of the test above; by itself it does nothing.
+/// The other half of the test above; without the variable it does nothing.
 #[test]
 fn a_process_that_panics() {
     if std::env::vars_os().any(|(name, _)| name == PANICS) {

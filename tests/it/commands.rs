@@ -1,5 +1,4 @@
-//! The command line as a careless user meets it: each mistake ends in one clear sentence and a
-//! status that a script can act on.
+//! Mistakes on the command line: each one ends with one clear sentence and a status for scripts.
 
 use std::path::Path;
 
@@ -9,8 +8,8 @@ use rstest::rstest;
 use crate::support::process::{Gateway, run};
 use crate::support::{channel, configuration, sectigo, simulators_in};
 
-/// What it said on both channels, and how it ended.
-fn said(arguments: &[&str]) -> (String, Option<i32>) {
+/// The output of a command on stdout and stderr, and its exit status.
+fn output_of(arguments: &[&str]) -> (String, Option<i32>) {
     let output = run(arguments);
     let text = [output.stdout, output.stderr].concat();
     (String::from_utf8(text).unwrap(), output.status.code())
@@ -24,9 +23,9 @@ async fn valid_configuration(dir: &Path) -> (simulators::Simulators, String) {
 }
 
 #[test]
-fn a_missing_file_is_named() {
+fn a_missing_configuration_file_is_named() {
     for command in ["serve", "check"] {
-        let (text, code) = said(&[command, "--config", "/nowhere/recoup.toml"]);
+        let (text, code) = output_of(&[command, "--config", "/nowhere/recoup.toml"]);
         assert!(text.contains("/nowhere/recoup.toml"), "{text}");
         assert_eq!(code, Some(2));
     }
@@ -34,28 +33,28 @@ fn a_missing_file_is_named() {
 
 #[test]
 fn a_wrong_flag_is_explained() {
-    let (text, code) = said(&["serve", "--confg", "x"]);
+    let (text, code) = output_of(&["serve", "--confg", "x"]);
     assert!(text.contains("--config"), "{text}");
     assert_eq!(code, Some(2));
 }
 
 #[tokio::test]
-async fn a_good_configuration_is_summed_up_without_a_secret() {
+async fn a_valid_configuration_is_summarised_without_secrets() {
     let dir = tempfile::tempdir().unwrap();
     let (_simulators, path) = valid_configuration(dir.path()).await;
-    let (text, code) = said(&["check", "--config", &path]);
+    let (text, code) = output_of(&["check", "--config", &path]);
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("namecom") && !text.contains("demo-password") && !text.contains("demo-token"), "{text}");
 }
 
 #[test]
-fn every_fault_of_a_configuration_is_told_at_once() {
+fn every_error_of_a_configuration_is_reported_together() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("recoup.toml");
     let text = "listen = \"0.0.0.0:50051\"\nlegder.path = \"x\"\n\
                 [accounts.n]\nprovider = \"namecom\"\nendpoint = \"http://api.name.com\"\nusername = \"u\"\ntoken = \"top-secret\"\n";
     std::fs::write(&path, text).unwrap();
-    let (text, code) = said(&["check", "--config", path.to_str().unwrap()]);
+    let (text, code) = output_of(&["check", "--config", path.to_str().unwrap()]);
     assert_eq!(code, Some(2));
     for key in ["listen", "legder", "accounts.n.endpoint", "accounts.n.token"] {
         assert!(text.contains(key), "{key} is missing in {text}");
@@ -67,16 +66,16 @@ fn every_fault_of_a_configuration_is_told_at_once() {
 #[case::in_the_log("info")]
 #[case::without_a_log("off")]
 #[tokio::test]
-async fn a_taken_port_is_named(#[case] filter: &str) {
+async fn a_port_in_use_is_named(#[case] filter: &str) {
     let dir = tempfile::tempdir().unwrap();
     let (_simulators, path) = valid_configuration(dir.path()).await;
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let addr = taken.local_addr().unwrap().to_string();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap().to_string();
     let text = std::fs::read_to_string(&path).unwrap().replace("127.0.0.1:0\"", &format!("{addr}\""));
     std::fs::write(&path, format!("log.filter = \"{filter}\"\n{text}")).unwrap();
-    let (text, code) = said(&["serve", "--config", &path]);
+    let (text, code) = output_of(&["serve", "--config", &path]);
     assert!(text.contains(&addr), "{text}");
-    assert_eq!(text.matches("os error").count(), 1, "the cause is told once: {text}");
+    assert_eq!(text.matches("os error").count(), 1, "the cause is printed once: {text}");
     assert_eq!(code, Some(1));
 }
 
@@ -85,29 +84,28 @@ async fn a_ledger_that_another_process_has_open_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let (_simulators, path) = valid_configuration(dir.path()).await;
     let first = Gateway::start(Path::new(&path));
-    let (text, code) = said(&["serve", "--config", &path]);
+    let (text, code) = output_of(&["serve", "--config", &path]);
     assert!(text.contains("recoup.db"), "{text}");
     assert_eq!(code, Some(1));
     assert!(first.terminate().success());
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_ledger_is_left_alone() {
+async fn a_file_that_is_not_a_ledger_is_not_changed() {
     let dir = tempfile::tempdir().unwrap();
     let (_simulators, path) = valid_configuration(dir.path()).await;
     let not_a_ledger = dir.path().join("recoup.db");
     let content = "a letter to somebody, much longer than the header of a database would be, and not to be overwritten";
     std::fs::write(&not_a_ledger, content).unwrap();
-    let (text, code) = said(&["serve", "--config", &path]);
+    let (text, code) = output_of(&["serve", "--config", &path]);
     assert!(text.contains("recoup.db"), "{text}");
     assert_eq!(code, Some(1));
     assert_eq!(std::fs::read_to_string(&not_a_ledger).unwrap(), content);
 }
 
-/// A supervisor that changes its mind: the moment between "takes calls" and listening for signals
-/// must not exist.
+/// The gateway handles signals before it reports that it takes calls.
 #[tokio::test]
-async fn a_signal_right_after_the_start_ends_it_in_order() {
+async fn a_signal_right_after_the_start_stops_it_cleanly() {
     let dir = tempfile::tempdir().unwrap();
     let (_simulators, path) = valid_configuration(dir.path()).await;
     for _ in 0..20 {
@@ -115,8 +113,7 @@ async fn a_signal_right_after_the_start_ends_it_in_order() {
     }
 }
 
-/// `recoup verify` on the ledger in `dir`, its JSON from whichever channel it is on, and how it
-/// ended.
+/// `recoup verify` on the ledger in `dir`: its JSON, and its exit status.
 fn verified(dir: &Path) -> (serde_json::Value, Option<i32>) {
     let output = run(&["verify", "--json", dir.join("recoup.db").to_str().unwrap()]);
     let text = if output.stdout.is_empty() { output.stderr } else { output.stdout };
@@ -124,37 +121,41 @@ fn verified(dir: &Path) -> (serde_json::Value, Option<i32>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_ledger_is_verified_when_nobody_has_it_open() {
+async fn a_ledger_is_verified_when_no_process_has_it_open() {
     let dir = tempfile::tempdir().unwrap();
     let (_simulators, path) = valid_configuration(dir.path()).await;
-    let (told, code) = verified(dir.path());
-    assert!(told["error"]["message"].as_str().unwrap().starts_with("there is no ledger"), "{told}");
+    let (report, code) = verified(dir.path());
+    assert!(report["error"]["message"].as_str().unwrap().starts_with("there is no ledger"), "{report}");
     assert_eq!(code, Some(2));
 
     let gateway = Gateway::start(Path::new(&path));
     let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
     refunds.create_refund(sectigo("one", "1000001")).await.unwrap();
-    let (told, code) = verified(dir.path());
-    assert!(told["error"]["message"].as_str().unwrap().starts_with("a gateway is running on the ledger"), "{told}");
+    let (report, code) = verified(dir.path());
+    assert!(report["error"]["message"].as_str().unwrap().starts_with("a gateway is running on the ledger"), "{report}");
     assert_eq!(code, Some(2));
     assert!(gateway.terminate().success());
 
-    let (told, code) = verified(dir.path());
-    assert_eq!((&told["clean"], &told["refunds"], &told["events"]), (&true.into(), &1.into(), &3.into()), "{told}");
+    let (report, code) = verified(dir.path());
+    assert_eq!(
+        (&report["clean"], &report["refunds"], &report["events"]),
+        (&true.into(), &1.into(), &3.into()),
+        "{report}"
+    );
     assert_eq!(code, Some(0));
 
-    // One letter of the first line's note, where it stands in the file.
+    // Changes one letter of the first event's note in the file.
     let ledger = dir.path().join("recoup.db");
     let mut bytes = std::fs::read(&ledger).unwrap();
     let at = bytes.windows(9).position(|window| window == b"Recorded.").unwrap();
     bytes[at] = b'r';
     std::fs::write(&ledger, bytes).unwrap();
-    let (told, code) = verified(dir.path());
-    assert_eq!((&told["clean"], &told["findingCount"]), (&false.into(), &1.into()), "{told}");
-    let finding = &told["findings"][0];
-    assert_eq!((&finding["table"], &finding["row"]), (&"events".into(), &"sequence 1".into()), "{told}");
+    let (report, code) = verified(dir.path());
+    assert_eq!((&report["clean"], &report["findingCount"]), (&false.into(), &1.into()), "{report}");
+    let finding = &report["findings"][0];
+    assert_eq!((&finding["table"], &finding["row"]), (&"events".into(), &"sequence 1".into()), "{report}");
     assert_eq!(finding["column"], "chain_hash");
     assert_eq!(code, Some(1));
-    let (text, _) = said(&["verify", ledger.to_str().unwrap()]);
+    let (text, _) = output_of(&["verify", ledger.to_str().unwrap()]);
     assert!(text.contains("table events, row sequence 1, column chain_hash") && text.contains("1 problem found"));
 }

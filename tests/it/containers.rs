@@ -1,8 +1,8 @@
-//! What stands under `docker/` and is not compiled: its paths, versions, addresses, metrics and
-//! alerts, compared with what they are about.
+//! The files in `docker/`, which are not compiled: their paths, versions, addresses, metrics and
+//! alerts agree with the rest of the tree.
 //!
-//! An image is not built here. Prometheus' own tool is asked where it is on the machine, and
-//! `PROMTOOL=required` makes its absence a failure.
+//! No image is built here. Prometheus' own tool is used where it is installed; `PROMTOOL=required`
+//! makes its absence a failure.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -23,7 +23,7 @@ fn exists(path: &str) -> bool {
 }
 
 /// A file without its comments.
-fn told(path: &str) -> String {
+fn read_code(path: &str) -> String {
     read(path).lines().filter(|line| !line.trim_start().starts_with('#')).map(|line| format!("{line}\n")).collect()
 }
 
@@ -33,23 +33,23 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 }
 
 #[test]
-fn an_image_is_built_from_what_is_there_and_let_in() {
-    let let_in: Vec<String> =
-        told(".dockerignore").lines().filter_map(|line| line.strip_prefix('!').map(str::to_owned)).collect();
-    for path in &let_in {
-        assert!(exists(path), "{path} is let in, and is not there");
+fn every_file_of_an_image_exists_and_is_in_the_build_context() {
+    let included: Vec<String> =
+        read_code(".dockerignore").lines().filter_map(|line| line.strip_prefix('!').map(str::to_owned)).collect();
+    for path in &included {
+        assert!(exists(path), "{path} is in the build context and does not exist");
     }
-    let dockerfile = told("docker/Dockerfile");
+    let dockerfile = read_code("docker/Dockerfile");
     let from_here =
         dockerfile.lines().filter_map(|line| line.strip_prefix("COPY ")).filter(|line| !line.starts_with("--"));
     for copied in from_here {
         let (sources, _) = copied.rsplit_once(' ').unwrap();
         for source in sources.split(' ').filter(|source| *source != ".") {
-            assert!(exists(source), "{source} is copied, and is not there");
-            assert!(let_in.iter().any(|path| path == source), "{source} is copied, and .dockerignore keeps it out");
+            assert!(exists(source), "{source} is copied and does not exist");
+            assert!(included.iter().any(|path| path == source), "{source} is copied, and .dockerignore excludes it");
         }
     }
-    // What the programs are made of: the sources, and whatever they read when they are compiled.
+    // The sources, and everything that is read when they are compiled.
     for needed in [
         ".cargo/config.toml",
         "Cargo.toml",
@@ -60,25 +60,25 @@ fn an_image_is_built_from_what_is_there_and_let_in() {
         "simulators/Cargo.toml",
         "simulators/src",
     ] {
-        assert!(let_in.iter().any(|path| path == needed), "{needed} is kept out");
+        assert!(included.iter().any(|path| path == needed), "{needed} is excluded");
     }
-    // It has the flags of the bundled SQLite, which is a dependency, and belongs into their layer.
+    // It has the flags of the bundled SQLite, so it belongs into the layer of the dependencies.
     let (before_the_first_build, _) = dockerfile.split_once("cargo build").unwrap();
     assert!(before_the_first_build.contains("\nCOPY .cargo/config.toml .cargo/\n"));
     for secret in ["docker", ".git", ".recoup", "target"] {
-        assert!(!let_in.iter().any(|path| path.starts_with(secret)), "{secret} is let in");
+        assert!(!included.iter().any(|path| path.starts_with(secret)), "{secret} is in the build context");
     }
 }
 
 #[test]
-fn the_image_is_of_the_toolchain_and_of_the_version_that_the_manifest_names() {
-    let dockerfile = told("docker/Dockerfile");
+fn the_image_has_the_toolchain_and_the_version_of_the_manifest() {
+    let dockerfile = read_code("docker/Dockerfile");
     let toolchain: toml::Table = read("rust-toolchain.toml").parse().unwrap();
     let channel = toolchain["toolchain"]["channel"].as_str().unwrap();
     let image = dockerfile.lines().find_map(|line| line.strip_prefix("FROM rust:")).unwrap();
     let (version, debian) = image.split(' ').next().unwrap().split_once('-').unwrap();
     assert!(channel == version || channel.starts_with(&format!("{version}.")), "{channel} is not {version}");
-    // The C library that a program was linked with is the one that it finds.
+    // The final images have the C library that the programs were linked with.
     let finals: Vec<&str> = dockerfile.lines().filter_map(|line| line.strip_prefix("FROM debian:")).collect();
     assert_eq!(finals, [format!("{debian}-slim AS gateway"), format!("{debian}-slim AS simulators")]);
     let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
@@ -87,9 +87,9 @@ fn the_image_is_of_the_toolchain_and_of_the_version_that_the_manifest_names() {
 }
 
 #[test]
-fn an_image_runs_as_nobody_is_asked_by_its_own_program_and_has_time_to_drain() {
-    let dockerfile = told("docker/Dockerfile");
-    for (target, asked) in [
+fn an_image_runs_unprivileged_checks_its_health_and_has_time_to_drain() {
+    let dockerfile = read_code("docker/Dockerfile");
+    for (target, health_check) in [
         ("gateway", "[\"/usr/local/bin/recoup\", \"health\"]"),
         ("simulators", "[\"/usr/local/bin/simulators\", \"--health\"]"),
     ] {
@@ -97,9 +97,9 @@ fn an_image_runs_as_nobody_is_asked_by_its_own_program_and_has_time_to_drain() {
         for line in ["USER 10001:10001", "STOPSIGNAL SIGTERM", "ENTRYPOINT [\"/usr/local/bin/"] {
             assert!(stage.contains(line), "{target}: {line}");
         }
-        assert!(stage.lines().any(|line| line.starts_with("HEALTHCHECK ") && line.ends_with(asked)), "{target}");
+        assert!(stage.lines().any(|line| line.starts_with("HEALTHCHECK ") && line.ends_with(health_check)), "{target}");
     }
-    let compose = told("docker/compose.yaml");
+    let compose = read_code("docker/compose.yaml");
     let gateway = compose.split("\n  gateway:\n").nth(1).unwrap();
     let grace = gateway.lines().find_map(|line| line.trim().strip_prefix("stop_grace_period: ")).unwrap();
     let grace: u64 = grace.trim_end_matches('s').parse().unwrap();
@@ -107,9 +107,9 @@ fn an_image_runs_as_nobody_is_asked_by_its_own_program_and_has_time_to_drain() {
 }
 
 #[test]
-fn compose_names_what_there_is() {
-    let compose = told("docker/compose.yaml");
-    let dockerfile = told("docker/Dockerfile");
+fn every_path_and_target_in_compose_exists() {
+    let compose = read_code("docker/compose.yaml");
+    let dockerfile = read_code("docker/Dockerfile");
     let mut paths = 0;
     for line in compose.lines().map(|line| line.trim().trim_start_matches("- ")) {
         if let Some(path) = line.trim_start_matches("file: ").strip_prefix("./") {
@@ -128,7 +128,7 @@ fn compose_names_what_there_is() {
         }
     }
     assert!(paths >= 8, "only {paths} paths were found");
-    // Published ports are for this machine alone.
+    // Ports are published on the loopback interface only.
     let ports: Vec<&str> = compose
         .lines()
         .map(str::trim)
@@ -139,7 +139,7 @@ fn compose_names_what_there_is() {
 }
 
 #[tokio::test]
-async fn the_gateway_of_compose_has_a_configuration_that_fits_what_stands_beside_it() {
+async fn the_configuration_for_compose_fits_the_other_services() {
     let dir = tempfile::tempdir().unwrap();
     let simulators = simulators_in(dir.path()).await;
     let secrets = Path::new(env!("CARGO_MANIFEST_DIR")).join("docker/secrets");
@@ -149,7 +149,7 @@ async fn the_gateway_of_compose_has_a_configuration_that_fits_what_stands_beside
     let config = dir.path().join("recoup.toml");
     std::fs::write(&config, text).unwrap();
     let settings = Settings::load(Some(&config), []).unwrap();
-    // Of a checkout: what stands in these files is no secret.
+    // The files of a checkout contain no real secrets.
     let others =
         settings.warnings.iter().filter(|warning| !warning.contains("every user of this machine can read the file"));
     assert_eq!(others.collect::<Vec<_>>(), Vec::<&String>::new());
@@ -162,7 +162,7 @@ async fn the_gateway_of_compose_has_a_configuration_that_fits_what_stands_beside
         assert!(account.endpoint.as_str().contains(&address.to_string()), "{name}");
     }
     let scraped = settings.metrics_listen.unwrap();
-    assert!(told("docker/prometheus.yaml").contains(&format!("[\"{scraped}\"]")), "{scraped}");
+    assert!(read_code("docker/prometheus.yaml").contains(&format!("[\"{scraped}\"]")), "{scraped}");
     assert!(read("docker/compose.yaml").contains(&format!("127.0.0.1:{}", settings.listen.port())));
     drop(simulators);
 }
@@ -181,29 +181,29 @@ fn every_metric_and_label_in_a_rule_and_on_the_dashboard_is_declared() {
     let dashboard: serde_json::Value = serde_json::from_str(&read("docker/grafana/dashboards/recoup.json")).unwrap();
     let mut texts = expressions(&dashboard);
     assert!(texts.len() > 20, "the dashboard's expressions were not found");
-    texts.extend(["docker/alerts.yaml", "docker/alerts.test.yaml"].map(told));
+    texts.extend(["docker/alerts.yaml", "docker/alerts.test.yaml"].map(read_code));
     let ours = ["recoup_", "rpc_", "http_", "process_"];
     for text in &texts {
         for word in words(text).filter(|word| ours.iter().any(|prefix| word.starts_with(prefix))) {
             assert!(known.contains(word), "{word} is not declared: {text}");
         }
     }
-    // And nothing is measured that nobody looks at.
+    // Every metric is used in a rule or on the dashboard.
     let shown = texts.concat();
     let unseen: Vec<&str> =
         METRICS.iter().filter(|metric| !shown.contains(&metric.prometheus_name())).map(|metric| metric.name).collect();
     assert_eq!(unseen, Vec::<&str>::new());
 }
 
-/// What Prometheus itself puts to a series, or `histogram_quantile` asks of it.
-const LABELS_OF_ALL: [&str; 3] = ["instance", "job", "le"];
+/// Labels that Prometheus itself adds, or that `histogram_quantile` needs.
+const COMMON_LABELS: [&str; 3] = ["instance", "job", "le"];
 
-/// A label that a metric does not have selects nothing, and nobody is told.
+/// A selector with an undeclared label matches nothing, without an error.
 #[test]
-fn what_a_rule_or_a_panel_selects_by_is_a_label_of_that_metric() {
+fn rules_and_panels_select_only_by_declared_labels() {
     let dashboard: serde_json::Value = serde_json::from_str(&read("docker/grafana/dashboards/recoup.json")).unwrap();
     let mut texts = expressions(&dashboard);
-    texts.push(told("docker/alerts.yaml"));
+    texts.push(read_code("docker/alerts.yaml"));
     let mut selectors = 0;
     for metric in METRICS {
         let name = metric.prometheus_name();
@@ -216,7 +216,7 @@ fn what_a_rule_or_a_panel_selects_by_is_a_label_of_that_metric() {
                     selectors += 1;
                     for matcher in rest.split('}').next().unwrap().split(", ") {
                         let label = words(matcher).next().unwrap_or_default();
-                        let is_known = labels.contains(label) || LABELS_OF_ALL.contains(&label);
+                        let is_known = labels.contains(label) || COMMON_LABELS.contains(&label);
                         assert!(is_known, "{name} has no label {label}: {text}");
                     }
                 }
@@ -242,8 +242,8 @@ fn expressions(value: &serde_json::Value) -> Vec<String> {
 }
 
 #[test]
-fn the_guide_has_every_alert_with_its_expression() {
-    let (rules, guide) = (told("docker/alerts.yaml"), read("docs/operations.md"));
+fn the_operations_guide_has_every_alert_with_its_expression() {
+    let (rules, guide) = (read_code("docker/alerts.yaml"), read("docs/operations.md"));
     let flat = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     let guide_flat = flat(&guide);
     let alerts: Vec<&str> = rules.split("- alert: ").skip(1).collect();
@@ -262,10 +262,10 @@ fn the_guide_has_every_alert_with_its_expression() {
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "it is the machine that says whether the tool must be there")]
-fn prometheus_takes_the_rules_and_they_fire_when_they_should() {
+#[expect(clippy::disallowed_methods, reason = "the environment says whether the tool is required")]
+fn prometheus_accepts_the_rules_and_they_fire_when_they_should() {
     if Command::new("promtool").arg("--version").output().is_err() {
-        // In CI it is there; elsewhere the other tests say what can be said.
+        // CI has it; elsewhere the other tests are enough.
         assert!(std::env::var_os("PROMTOOL").is_none(), "promtool is not installed");
         println!("skipped: promtool is not installed (it comes with Debian's package prometheus)");
         return;
@@ -277,11 +277,11 @@ fn prometheus_takes_the_rules_and_they_fire_when_they_should() {
     ] {
         let docker = Path::new(env!("CARGO_MANIFEST_DIR")).join("docker");
         let output = Command::new("promtool").args(arguments).current_dir(docker).output().unwrap();
-        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-        assert!(output.status.success(), "promtool {arguments:?}: {said}");
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(output.status.success(), "promtool {arguments:?}: {text}");
     }
-    // The panels' expressions, as rules, since that is what the tool reads; with values in place of
-    // Grafana's variables.
+    // The panels' expressions as rules, which the tool can read, with values for Grafana's
+    // variables.
     let dashboard: serde_json::Value = serde_json::from_str(&read("docker/grafana/dashboards/recoup.json")).unwrap();
     let panels = expressions(&dashboard).into_iter().filter(|text| !text.starts_with("label_values("));
     let rules: Vec<serde_json::Value> = panels
@@ -293,6 +293,6 @@ fn prometheus_takes_the_rules_and_they_fire_when_they_should() {
     let groups = serde_json::json!({ "groups": [{ "name": "dashboard", "rules": rules }] });
     std::fs::write(file.path(), groups.to_string()).unwrap();
     let output = Command::new("promtool").args(["check", "rules"]).arg(file.path()).output().unwrap();
-    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    assert!(output.status.success(), "the dashboard: {said}");
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success(), "the dashboard: {text}");
 }

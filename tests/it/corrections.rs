@@ -1,7 +1,7 @@
-//! A "no" that was not the last word: what the provider rejected, or a person found not refunded,
-//! is followed for a while, and a refund that shows all the same is told.
+//! Corrections: a refund that the provider rejected, or that the operator resolved as not refunded,
+//! is followed for a while, and a later payment is reported.
 //!
-//! Each test ends by asking the simulators' books.
+//! Each test ends with a look at the simulators' books.
 
 use std::time::Duration;
 
@@ -15,25 +15,27 @@ use simulators::providers::debitsuccess::{FinalStatuses, RefundStatus};
 use simulators::request::Provider;
 use tonic::Code;
 
-use crate::support::{Stack, debitsuccess, metadata, micros, namecom, patient, reason, sample_request, sectigo};
+use crate::support::{
+    Stack, debitsuccess, metadata, micros, namecom, reason, sample_request, sectigo, without_lookups,
+};
 use crate::telemetry::{scrape, value};
 
-/// Nothing is looked up but by ReconcileRefund, and "not refunded" means something at once.
+/// A gateway that looks refunds up only at ReconcileRefund, without a settle time.
 async fn on_demand(settings: &str) -> Stack {
     Stack::start_as(|configuration| {
-        patient(&configuration, 0).replacen("[accounts", &format!("{settings}\n[accounts"), 1)
+        without_lookups(&configuration, 0).replacen("[accounts", &format!("{settings}\n[accounts"), 1)
     })
     .await
 }
 
-/// What Debitsuccess says of the refund from now on, also after a final word.
+/// Sets the status of a refund at Debitsuccess, also after a final status.
 fn set_status(stack: &Stack, id: &str, status: RefundStatus) {
     stack.simulators.with_world(|world| {
         world.providers.debitsuccess.move_refund(id, status, None, FinalStatuses::CanBeLeft).unwrap();
     });
 }
 
-/// Rejected by Debitsuccess, and seen to be.
+/// Creates a refund that Debitsuccess rejects, and reconciles it.
 async fn rejected(stack: &Stack, id: &str) -> proto::Refund {
     assert_eq!(stack.refund(debitsuccess(id, "DS000001", 1250)).await.state(), State::Submitted);
     set_status(stack, id, RefundStatus::Rejected);
@@ -42,7 +44,7 @@ async fn rejected(stack: &Stack, id: &str) -> proto::Refund {
     refund
 }
 
-/// Another refund of the same account and amount, and the one that it is refused for.
+/// Creates another refund of the same account and amount. The error is the conflicting refund.
 async fn similar(stack: &Stack, allow_similar: bool) -> Result<proto::Refund, String> {
     let request = proto::CreateRefundRequest { allow_similar, ..debitsuccess("similar", "DS000001", 1250) };
     let answer = stack.create(request).await.map_err(|refusal| {
@@ -57,7 +59,7 @@ async fn is_followed_no_more(stack: &Stack, id: &str) {
     assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::FailedPrecondition, "NOT_IN_DOUBT"));
 }
 
-/// A lookup of a refund that failed leaves no event where it shows the same.
+/// Lookups that show nothing new leave no event.
 async fn stays_as_it_is(stack: &Stack, id: &str) {
     let (before, events) = (stack.get(id).await, stack.events(id).await.len());
     for _ in 0..2 {
@@ -76,10 +78,10 @@ fn corrected(refund: &proto::Refund) -> bool {
 }
 
 #[tokio::test]
-async fn a_rejection_that_the_provider_takes_back_is_told() {
+async fn a_payment_after_a_rejection_is_reported() {
     let stack = on_demand("metrics.listen = \"127.0.0.1:0\"").await;
     let failed = rejected(&stack, "r-1").await;
-    assert_eq!(corrections(&stack).await, Some(0.0), "a rate sees the first one");
+    assert_eq!(corrections(&stack).await, Some(0.0), "the series exists before the first correction");
     assert_eq!((failed.refunded_amount.clone(), failed.side_effects.len()), (None, 0));
     stays_as_it_is(&stack, "r-1").await;
     assert_eq!(similar(&stack, false).await, Err("refunds/r-1".to_owned()), "it may still be corrected");
@@ -104,20 +106,20 @@ async fn a_rejection_that_the_provider_takes_back_is_told() {
     assert_eq!((stack.effects("DS000001"), stack.attempts("DS000001")), (2, 2));
 }
 
-/// Nobody has to ask.
+/// Without ReconcileRefund.
 #[tokio::test]
-async fn a_rejection_is_followed_by_itself() {
+async fn a_rejection_is_looked_up_by_itself() {
     let stack = Stack::start_with("engine.lookups_after_ms = \"40 80\"\nengine.lookups_every_ms = 100").await;
     stack.refund(debitsuccess("r-1", "DS000001", 1250)).await;
     set_status(&stack, "r-1", RefundStatus::Rejected);
     let failed = stack.until("r-1", |refund| refund.state() == State::Failed).await;
-    let asked = || {
+    let lookups = || {
         let journal = stack.simulators.journal();
         journal.iter().filter(|entry| entry.operation == "GetRefundStatus").count()
     };
-    let before = asked();
-    stack.polled_until("r-1", |_| asked() >= before + 3).await;
-    assert_eq!(stack.get("r-1").await, failed, "what shows nothing new is no event");
+    let before = lookups();
+    stack.polled_until("r-1", |_| lookups() >= before + 3).await;
+    assert_eq!(stack.get("r-1").await, failed, "a lookup that shows nothing new is no event");
     set_status(&stack, "r-1", RefundStatus::Completed);
     let refund = stack.polled_until("r-1", corrected).await;
     assert_eq!((refund.revision, refund.attempt_count), (failed.revision + 1, 1));
@@ -125,7 +127,7 @@ async fn a_rejection_is_followed_by_itself() {
 }
 
 #[tokio::test]
-async fn a_rejection_is_followed_for_a_time() {
+async fn a_rejection_is_followed_for_a_limited_time() {
     let stack = on_demand("engine.rejection_follow_up_s = 1").await;
     let failed = rejected(&stack, "r-1").await;
     let over = async {
@@ -138,7 +140,7 @@ async fn a_rejection_is_followed_for_a_time() {
     assert_eq!(stack.get("r-1").await, failed);
     let second = similar(&stack, false).await.unwrap();
     let apart = micros(&second.create_time.unwrap()) - micros(&failed.complete_time.unwrap());
-    // The second is counted from when the lookup was judged, which is just before it is recorded.
+    // The second counts from the decision, which is just before the event is recorded.
     assert!(apart > 900_000, "{apart}");
     assert_eq!((stack.effects("DS000001"), stack.attempts("DS000001")), (2, 2));
 }
@@ -152,7 +154,7 @@ async fn a_rejection_is_not_followed_where_the_setting_says_so() {
     assert_eq!((stack.effects("DS000001"), stack.attempts("DS000001")), (2, 2));
 }
 
-/// A refusal that is an answer to the request itself is definite: nothing was taken that could be
+/// A refusal in the answer to the request is definite: nothing was accepted that could be
 /// corrected.
 #[tokio::test]
 async fn a_refusal_of_the_request_is_not_followed() {
@@ -160,23 +162,23 @@ async fn a_refusal_of_the_request_is_not_followed() {
     assert_eq!(stack.refund(debitsuccess("r-1", "DSCODE13040", 1250)).await.state(), State::Failed);
     is_followed_no_more(&stack, "r-1").await;
     let again = stack.refund(debitsuccess("r-2", "DSCODE13040", 1250)).await;
-    assert_eq!(again.state(), State::Failed, "nor does it make another one look like it");
+    assert_eq!(again.state(), State::Failed, "it does not make another refund similar");
     assert_eq!((stack.effects("DSCODE13040"), stack.attempts("DSCODE13040")), (0, 2));
 }
 
 #[tokio::test]
-async fn a_persons_no_is_corrected_by_the_record() {
+async fn a_resolution_as_not_refunded_is_corrected_by_the_providers_record() {
     let stack = on_demand("").await;
     stack.refund(debitsuccess("r-1", "DS000001", 1250)).await;
-    let word = |word: &mut proto::ResolveRefundRequest| {
-        word.resolution = Resolution::NotRefunded.into();
-        word.take_over = true;
+    let not_refunded = |request: &mut proto::ResolveRefundRequest| {
+        request.resolution = Resolution::NotRefunded.into();
+        request.take_over = true;
     };
-    let failed = stack.resolve_as("r-1", word).await.unwrap();
+    let failed = stack.resolve_as("r-1", not_refunded).await.unwrap();
     assert_eq!((failed.state(), failed.money_verdict()), (State::Failed, MoneyVerdict::NotMoved));
     stays_as_it_is(&stack, "r-1").await;
     assert_eq!(similar(&stack, false).await, Err("refunds/r-1".to_owned()));
-    // The provider goes on with it: told, and no correction yet.
+    // The provider continues with it: its status is shown, and it is not corrected yet.
     set_status(&stack, "r-1", RefundStatus::Approved);
     let approved = stack.reconcile("r-1").await.unwrap();
     assert_eq!((approved.state(), approved.money_verdict()), (State::Failed, MoneyVerdict::NotMoved));
@@ -189,8 +191,8 @@ async fn a_persons_no_is_corrected_by_the_record() {
     assert_eq!((stack.effects("DS000001"), stack.attempts("DS000001")), (1, 1));
 }
 
-/// A refund of an order or an item, which a person found not refunded, and the same target once
-/// more.
+/// A refund of an order or an item that was resolved as not refunded, and a second one of the same
+/// target.
 struct Denied {
     stack: Stack,
     second: proto::CreateRefundRequest,
@@ -203,7 +205,7 @@ impl Denied {
         let stack = on_demand("").await;
         let (request, target, in_journal) = sample_request(provider, "first");
         let (second, ..) = sample_request(provider, "second");
-        // name.com's half-way refund may still be paid out.
+        // A refund at name.com that failed halfway may still be paid.
         let fault = if provider == Provider::Namecom { FaultEffect::HalfWay } else { FaultEffect::Close };
         stack.simulators.with_world(|world| {
             let now = world.now();
@@ -220,8 +222,8 @@ impl Denied {
         Denied { stack, second, target, in_journal }
     }
 
-    /// The provider shows the target as refunded; how often it was paid for it.
-    fn refunded(&self, provider: Provider) -> usize {
+    /// Makes the provider show the target as refunded. Returns how often it was paid.
+    fn show_refunded(&self, provider: Provider) -> usize {
         if provider == Provider::Namecom {
             self.stack.simulators.advance(Duration::from_secs(601));
             return 1;
@@ -240,47 +242,47 @@ impl Denied {
 #[case(Provider::Sectigo, "Refunded")]
 #[case(Provider::Namecom, "refunded")]
 #[tokio::test]
-async fn a_persons_no_is_corrected_where_no_other_refund_can_explain_it(
+async fn a_resolution_is_corrected_where_no_other_refund_explains_the_record(
     #[case] provider: Provider,
-    #[case] word: &str,
+    #[case] status: &str,
 ) {
     let denied = Denied::at(provider).await;
-    let paid = denied.refunded(provider);
+    let paid = denied.show_refunded(provider);
     let Denied { stack, second, target, in_journal } = denied;
     let refund = stack.reconcile("first").await.unwrap();
     assert!(corrected(&refund), "{refund:?}");
-    assert_eq!(refund.provider_status, word);
+    assert_eq!(refund.provider_status, status);
     let items: Vec<_> = refund.items.iter().map(|item| (item.item_id.as_str(), item.state())).collect();
     let expected: &[_] =
         if provider == Provider::Namecom { &[("3200001", proto::item_result::State::Succeeded)] } else { &[] };
     assert_eq!(items, expected);
     assert_eq!(stack.events("first").await.pop().unwrap().kind(), Kind::Corrected);
     is_followed_no_more(&stack, "first").await;
-    // It holds its target again.
+    // The refund reserves its target again.
     let refusal = stack.create(second).await.unwrap_err();
     assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::FailedPrecondition, "TARGET_HAS_REFUND"));
     assert_eq!(metadata(&refusal, "conflicting_refund"), "refunds/first");
     assert_eq!((stack.effects(target), stack.attempts(in_journal)), (paid, 1));
 }
 
-/// What the order shows may be the later refund's: nothing tells.
+/// The record may be that of the later refund.
 #[rstest]
 #[case(sectigo("second", "1000001"), Provider::Sectigo)]
 #[case(namecom("second", 200_001, &[3_200_001]), Provider::Namecom)]
 #[tokio::test]
-async fn a_persons_no_stands_where_a_later_refund_explains_it(
+async fn a_resolution_stands_where_a_later_refund_explains_the_record(
     #[case] second: proto::CreateRefundRequest,
     #[case] provider: Provider,
 ) {
     let denied = Denied::at(provider).await;
-    // The provider would take it, and its answer is lost.
+    // The provider would accept it, and its answer is lost.
     denied.stack.arm(provider, Point::BeforeEffect, FaultEffect::Close, Repeat::Once);
     assert_eq!(denied.stack.refund(second).await.state(), State::InDoubt, "its target was free");
-    let paid = denied.refunded(provider);
+    let paid = denied.show_refunded(provider);
     let Denied { stack, target, in_journal, .. } = denied;
     stays_as_it_is(&stack, "first").await;
     assert_eq!(stack.get("first").await.money_verdict(), MoneyVerdict::NotMoved);
-    // The refund that can be meant is the one that takes it.
+    // The later refund takes the record as its own.
     assert_eq!(stack.reconcile("second").await.unwrap().state(), State::Succeeded);
     stays_as_it_is(&stack, "first").await;
     assert_eq!((stack.effects(target), stack.attempts(in_journal)), (paid, 2));

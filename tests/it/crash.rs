@@ -1,5 +1,5 @@
-//! `kill -9` in the middle: what any caller heard of is there, what was on its way is in doubt or
-//! settled, and no money moved twice.
+//! `kill -9` at any time: every acknowledged refund is recorded, every attempt on the wire is in
+//! doubt or done, and no money moved twice.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::support::{LIMIT, channel, configuration, debitsuccess, effects, namec
 
 const REFUNDS: usize = 200;
 
-/// The request, and its target in the simulators' books and in their journal.
+/// A request, and its target in the simulators' books and in their journal.
 fn request(index: usize) -> (proto::CreateRefundRequest, String, String) {
     let (id, number) = (format!("crash-{index}"), 1 + index);
     match index % 3 {
@@ -41,13 +41,13 @@ fn request(index: usize) -> (proto::CreateRefundRequest, String, String) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_in_the_middle_of_two_hundred_refunds() {
+async fn kills_among_two_hundred_refunds_lose_nothing_and_refund_nothing_twice() {
     let dir = tempfile::tempdir().unwrap();
     let simulators = simulators_in(dir.path()).await;
     let config = dir.path().join("recoup.toml");
     std::fs::write(&config, configuration(&simulators, dir.path(), "")).unwrap();
-    // The providers do again whatever they are asked again: what keeps money from moving twice is
-    // the gateway, and at name.com its key.
+    // Without deduplication at the providers, only the gateway, and the key at name.com, prevent a
+    // second effect.
     simulators.with_world(|world| {
         world.settings.sectigo.deduplication = Deduplication::Off;
         world.settings.namecom.deduplication = Deduplication::Off;
@@ -61,55 +61,58 @@ async fn killed_in_the_middle_of_two_hundred_refunds() {
         simulators.arm(rule).unwrap();
     }
 
-    let mut heard = HashSet::new();
+    let mut acknowledged = HashSet::new();
     for kill_after in [20, 60, 120] {
         let gateway = Gateway::start(&config);
         let known = run_until(&gateway, kill_after).await;
         gateway.kill();
-        heard.extend(known);
+        acknowledged.extend(known);
     }
 
     let gateway = Gateway::start(&config);
     let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
-    let settled = tokio::time::timeout(LIMIT, at_rest(&mut refunds)).await.unwrap();
+    let settled = tokio::time::timeout(LIMIT, wait_until_none_open(&mut refunds)).await.unwrap();
     let known: HashSet<&str> = settled.iter().map(|refund| refund.refund_id.as_str()).collect();
-    for id in &heard {
+    for id in &acknowledged {
         assert!(known.contains(id.as_str()), "{id} was acknowledged and is gone");
     }
     for refund in &settled {
         let allowed = [State::Succeeded, State::Submitted, State::InDoubt];
         assert!(allowed.contains(&refund.state()), "{} is {:?}", refund.refund_id, refund.state());
     }
-    // A look that the rate limit turns away settles nothing, and this asks for many at once.
+    // Many lookups follow, which the provider's rate limit would refuse.
     simulators.with_world(|world| world.settings.namecom.requests_per_second = 0);
     for refund in settled.iter().filter(|refund| refund.state() == State::InDoubt) {
         let request = proto::ReconcileRefundRequest { name: refund.name.clone() };
-        // The gateway asks by itself, too: it may have been first.
+        // The gateway's own lookup may have come first.
         match refunds.reconcile_refund(request).await {
             Ok(_) => {}
             Err(refusal) => assert_eq!(reason(&refusal), "NOT_IN_DOUBT"),
         }
     }
 
-    // The books: never twice, and where the gateway says yes, exactly once.
-    let mut cut_off = 0;
+    // The books: never twice, and exactly once where the refund succeeded.
+    let mut interrupted = 0;
     for index in 0..REFUNDS {
         let (request, target, in_journal) = request(index);
         let times = effects(&simulators, &target);
         assert!(times <= 1, "{target} was refunded {times} times");
         let requests = sent(&simulators, &in_journal);
         if request.account != "namecom" {
-            assert!(requests <= 1, "{target} was asked for {requests} times, and nothing said that this is safe");
+            assert!(requests <= 1, "{target} was requested {requests} times, and a resend is not known to be safe");
         }
         let name = format!("refunds/{}", request.refund_id);
         match refunds.get_refund(proto::GetRefundRequest { name }).await {
             Ok(found) => {
                 let refund = found.into_inner().refund.unwrap();
                 let on_disk = usize::try_from(refund.attempt_count).unwrap();
-                assert!(requests <= on_disk, "{target} was asked for {requests} times, and {on_disk} are on disk");
-                cut_off += usize::from(was_cut_off(&mut refunds, refund.name.clone()).await);
+                assert!(
+                    requests <= on_disk,
+                    "{target} was requested {requests} times, and {on_disk} attempts are on disk"
+                );
+                interrupted += usize::from(was_interrupted(&mut refunds, refund.name.clone()).await);
                 match refund.state() {
-                    State::Succeeded | State::Submitted => assert_eq!(times, 1, "{target}: a false yes"),
+                    State::Succeeded | State::Submitted => assert_eq!(times, 1, "{target}: a false success"),
                     State::InDoubt => {
                         assert_eq!(times, 0, "{target}: a lookup should have found it: {:?}", refund.doubt)
                     }
@@ -119,17 +122,17 @@ async fn killed_in_the_middle_of_two_hundred_refunds() {
             Err(_) => assert_eq!((times, requests), (0, 0), "{target} was sent and is not in the ledger"),
         }
     }
-    assert!(cut_off > 0, "no kill came in the middle");
+    assert!(interrupted > 0, "no kill came during an attempt");
 }
 
-/// How many requests that could move money came in for `target`.
+/// How many requests arrived that could move money of `target`.
 fn sent(simulators: &Simulators, target: &str) -> usize {
     let journal = simulators.journal();
     journal.iter().filter(|entry| entry.moves_money && entry.target.as_deref() == Some(target)).count()
 }
 
-/// Whether an attempt of the refund was on its way at a kill.
-async fn was_cut_off(refunds: &mut RefundServiceClient<Channel>, name: String) -> bool {
+/// Whether an attempt of the refund was on the wire at a kill.
+async fn was_interrupted(refunds: &mut RefundServiceClient<Channel>, name: String) -> bool {
     let request = proto::ListRefundEventsRequest { name, ..Default::default() };
     let events = refunds.list_refund_events(request).await.unwrap().into_inner().events;
     events.iter().any(|event| event.kind() == Kind::Interrupted && event.attempt > 0)
@@ -147,29 +150,29 @@ async fn run_until(gateway: &Gateway, enough: usize) -> Vec<String> {
             calls.spawn(async move {
                 let (request, ..) = request(index);
                 let id = request.refund_id.clone();
-                let acknowledged = client.create_refund(request).await.is_ok();
-                answered.fetch_add(usize::from(acknowledged), Ordering::SeqCst);
-                acknowledged.then_some(id)
+                let is_acknowledged = client.create_refund(request).await.is_ok();
+                answered.fetch_add(usize::from(is_acknowledged), Ordering::SeqCst);
+                is_acknowledged.then_some(id)
             });
         }
     }
-    let mut heard = Vec::new();
+    let mut acknowledged = Vec::new();
     while let Some(call) = calls.join_next().await {
-        heard.extend(call.unwrap());
+        acknowledged.extend(call.unwrap());
         if answered.load(Ordering::SeqCst) >= enough {
             break;
         }
     }
-    // What is still out is abandoned together with the process.
+    // Calls that are still open are abandoned with the process.
     calls.abort_all();
     while let Some(call) = calls.join_next().await {
-        heard.extend(call.ok().flatten());
+        acknowledged.extend(call.ok().flatten());
     }
-    heard
+    acknowledged
 }
 
-/// All refunds, once none of them is waiting or on its way.
-async fn at_rest(refunds: &mut RefundServiceClient<Channel>) -> Vec<proto::Refund> {
+/// All refunds, once none of them is PENDING or DISPATCHING.
+async fn wait_until_none_open(refunds: &mut RefundServiceClient<Channel>) -> Vec<proto::Refund> {
     loop {
         let request = proto::ListRefundsRequest { page_size: 1000, ..Default::default() };
         let listed = refunds.list_refunds(request).await.unwrap().into_inner().refunds;
@@ -185,7 +188,7 @@ async fn at_rest(refunds: &mut RefundServiceClient<Channel>) -> Vec<proto::Refun
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_attempt_that_a_kill_cut_off_is_in_doubt() {
+async fn an_attempt_interrupted_by_a_kill_is_in_doubt() {
     let dir = tempfile::tempdir().unwrap();
     let simulators = simulators_in(dir.path()).await;
     let config = dir.path().join("recoup.toml");
@@ -216,7 +219,7 @@ async fn an_attempt_that_a_kill_cut_off_is_in_doubt() {
     let refund =
         refunds.get_refund(proto::GetRefundRequest { name: name.clone() }).await.unwrap().into_inner().refund.unwrap();
     assert!(matches!(refund.state(), State::InDoubt | State::Succeeded), "{refund:?}");
-    // It is asked for at once, and by nobody.
+    // The gateway looks it up immediately, without a call.
     let settled = tokio::time::timeout(LIMIT, async {
         let mut refund = refund;
         while refund.state() == State::InDoubt {
@@ -228,8 +231,8 @@ async fn an_attempt_that_a_kill_cut_off_is_in_doubt() {
     })
     .await
     .unwrap();
-    assert!(was_cut_off(&mut refunds, name).await);
+    assert!(was_interrupted(&mut refunds, name).await);
     assert_eq!(settled.state(), State::Succeeded);
     assert_eq!((effects(&simulators, "1000001"), sent(&simulators, "1000001")), (1, 1));
-    assert!(gateway.terminate().success(), "SIGTERM ends it in order");
+    assert!(gateway.terminate().success(), "SIGTERM stops it cleanly");
 }

@@ -1,7 +1,7 @@
-//! What the domains of an order add to a doubt at name.com, whose key is dead: they may prove that
-//! nothing was refunded, and anything less than that proof sends nothing again.
+//! A refund in doubt at name.com whose key has expired: only the domains of the order can prove
+//! that nothing was refunded, and without that proof nothing is sent again.
 //!
-//! Each test ends by asking the simulators' books.
+//! Each test ends with a look at the simulators' books.
 
 use recoup::proto::v1::item_result::State as ItemState;
 use recoup::proto::v1::refund::State;
@@ -16,8 +16,7 @@ const ORDER: i32 = 410_001;
 const FIRST: i32 = 71;
 const SECOND: i32 = 72;
 
-/// Lookups follow each other quickly; a key lives for a second, and absence means something after
-/// one.
+/// Lookups follow each other quickly; the lifetime of a key and the settle time are one second.
 async fn stack() -> Stack {
     Stack::start_as(|configuration| {
         let short = "key_lifetime_s = 1\nsettle_time_s = 1\nusername = \"demo-test\"";
@@ -42,8 +41,8 @@ fn put(stack: &Stack, items: Vec<Item>) {
     });
 }
 
-/// What happens at the provider to the requests that nothing is heard of.
-type Course = fn(&Stack);
+/// What happens at the provider after the request was lost.
+type Change = fn(&Stack);
 
 fn nothing(_: &Stack) {}
 
@@ -52,8 +51,8 @@ fn deleted(stack: &Stack) {
     change_first(stack, |item| item.domain_deleted = true);
 }
 
-/// The domain was deleted and somebody registered it again, in the same account.
-fn registered_anew(stack: &Stack) {
+/// The domain was deleted and registered again, in the same account.
+fn registered_again(stack: &Stack) {
     let later = stack.simulators.with_world(|world| world.now()) + time::Duration::minutes(1);
     change_first(stack, |item| item.domain_created = Some(later));
 }
@@ -72,7 +71,7 @@ fn change_first(stack: &Stack, change: impl FnOnce(&mut Item)) {
 #[case::both_untouched(vec![registration(FIRST, "one.com"), registration(SECOND, "two.com")], nothing, true, "")]
 #[case::deleted(vec![registration(FIRST, "one.com")], deleted, false, "one.com")]
 #[case::one_of_two_deleted(vec![registration(FIRST, "one.com"), registration(SECOND, "two.com")], deleted, false, "one.com")]
-#[case::registered_anew(vec![registration(FIRST, "one.com")], registered_anew, false, "proves no absence")]
+#[case::registered_again(vec![registration(FIRST, "one.com")], registered_again, false, "proves no absence")]
 #[case::privacy(
     vec![Item::new(FIRST, "whois_privacy", "one.com".to_owned(), 499)],
     nothing,
@@ -86,21 +85,21 @@ fn change_first(stack: &Stack, change: impl FnOnce(&mut Item)) {
     "proves no absence"
 )]
 #[tokio::test]
-async fn only_domains_that_are_all_untouched_have_it_sent_again(
+async fn a_refund_is_sent_again_only_where_all_domains_are_untouched(
     #[case] items: Vec<Item>,
-    #[case] course: Course,
+    #[case] change: Change,
     #[case] sent_again: bool,
     #[case] evidence: &str,
 ) {
     let stack = stack().await;
     let ids: Vec<i32> = items.iter().map(|item| item.id).collect();
     put(&stack, items);
-    // The first request and every one that the key still covers.
+    // The first request, and every resend while the key is valid.
     stack.arm(Provider::Namecom, Point::BeforeEffect, FaultEffect::Close, Repeat::Standing);
     assert_eq!(stack.refund(namecom("lost", ORDER, &ids)).await.state(), State::InDoubt);
-    course(&stack);
-    let dead = |refund: &recoup::proto::v1::Refund| refund.doubt.as_ref().is_some_and(|doubt| !doubt.resend_safe);
-    stack.until("lost", dead).await;
+    change(&stack);
+    let is_expired = |refund: &recoup::proto::v1::Refund| refund.doubt.as_ref().is_some_and(|doubt| !doubt.resend_safe);
+    stack.until("lost", is_expired).await;
     stack.simulators.with_world(|world| {
         let armed: Vec<_> = world.faults.list().iter().map(|armed| armed.id).collect();
         armed.into_iter().for_each(|id| drop(world.faults.disarm(id)));
@@ -111,8 +110,8 @@ async fn only_domains_that_are_all_untouched_have_it_sent_again(
     let refund = refund.await;
     let (end, sent) = if sent_again { (State::Succeeded, covered + 1) } else { (State::NeedsReview, covered) };
     assert_eq!((refund.state(), stack.attempts(&ORDER.to_string())), (end, sent), "{refund:?}");
-    let said = refund.doubt.map(|doubt| doubt.last_evidence).unwrap_or_default();
-    assert!(said.contains(evidence), "{said}");
+    let shown = refund.doubt.map(|doubt| doubt.last_evidence).unwrap_or_default();
+    assert!(shown.contains(evidence), "{shown}");
     let keys: Vec<Option<String>> = stack
         .simulators
         .journal()
@@ -125,17 +124,16 @@ async fn only_domains_that_are_all_untouched_have_it_sent_again(
     assert_eq!(refunded, vec![usize::from(sent_again); ids.len()]);
 }
 
-/// The documented 502 after the domain was deleted: nothing is sent again, and a person is told
-/// why.
+/// The documented 502 after the domain was deleted: nothing is sent again, and the review says why.
 #[tokio::test]
-async fn a_domain_that_is_gone_before_its_refund_goes_to_a_person() {
+async fn a_refund_whose_domain_is_deleted_goes_to_review() {
     let stack = stack().await;
     put(&stack, vec![registration(FIRST, "one.com"), registration(SECOND, "two.com")]);
     stack.arm(Provider::Namecom, Point::BeforeEffect, FaultEffect::HalfWay, Repeat::Once);
     stack.create(namecom("half", ORDER, &[FIRST])).await.unwrap();
     let refund = stack.until("half", |refund| refund.state() == State::NeedsReview).await;
-    let said = refund.doubt.unwrap().last_evidence;
-    assert!(said.contains("one.com") && said.contains("may still come"), "{said}");
+    let shown = refund.doubt.unwrap().last_evidence;
+    assert!(shown.contains("one.com") && shown.contains("may still come"), "{shown}");
     assert!(refund.items.iter().all(|item| item.state() != ItemState::Succeeded), "{:?}", refund.items);
     assert_eq!(stack.effects(&FIRST.to_string()), 0);
 }

@@ -1,11 +1,12 @@
-//! What is not known is shown as not known, and a look at the provider settles it. Each test ends
-//! by asking the simulators' books.
+//! An unknown outcome is shown as doubt, and a lookup at the provider ends it. Each test ends with
+//! a look at the simulators' books.
 
 use recoup::app::App;
 use recoup::proto::v1 as proto;
 use recoup::proto::v1::doubt::Reason;
 use recoup::proto::v1::provider_error::Category;
 use recoup::proto::v1::refund::{MoneyVerdict, State};
+use recoup::proto::v1::refund_event::Kind;
 use recoup::proto::v1::refund_service_client::RefundServiceClient;
 use rstest::rstest;
 use simulators::faults::gates::Gate;
@@ -15,21 +16,21 @@ use simulators::request::Provider;
 use tonic::Code;
 
 use crate::support::{
-    self, Stack, channel, configuration, configuration_at, debitsuccess, namecom, patient, reason, sample_request,
-    sectigo, settings_of, simulators_in,
+    self, Stack, channel, configuration, configuration_at, debitsuccess, namecom, reason, sample_request, sectigo,
+    settings_of, simulators_in, without_lookups,
 };
 
 fn answer(status: u16, body: &str) -> FaultEffect {
     FaultEffect::Answer { status, body: body.to_owned(), headers: Default::default() }
 }
 
-/// The answer is lost after the money has moved: doubt, and then the truth.
+/// The answer is lost after the money has moved.
 #[rstest]
 #[case(Provider::Sectigo, State::Succeeded)]
 #[case(Provider::Namecom, State::Succeeded)]
 #[case(Provider::Debitsuccess, State::Submitted)]
 #[tokio::test]
-async fn a_lost_yes_is_doubt_until_the_provider_is_asked(#[case] provider: Provider, #[case] end: State) {
+async fn a_lost_yes_is_in_doubt_until_a_lookup_finds_it(#[case] provider: Provider, #[case] end: State) {
     let stack = Stack::start().await;
     stack.arm(provider, Point::AfterEffect, FaultEffect::Close, Repeat::Once);
     let (request, target, in_journal) = sample_request(provider, "lost");
@@ -37,7 +38,7 @@ async fn a_lost_yes_is_doubt_until_the_provider_is_asked(#[case] provider: Provi
     assert_eq!((refund.state(), refund.money_verdict()), (State::InDoubt, MoneyVerdict::MayHaveMoved));
     assert_eq!(refund.doubt.as_ref().unwrap().reason(), Reason::ConnectionLost);
 
-    // Asking again with the same id sends nothing.
+    // A repeated request with the same id sends nothing.
     let again = stack.create(request).await.unwrap();
     assert!(again.replayed);
     assert_eq!(again.refund.unwrap().state(), State::InDoubt);
@@ -48,28 +49,27 @@ async fn a_lost_yes_is_doubt_until_the_provider_is_asked(#[case] provider: Provi
     assert_eq!((stack.effects(target), stack.attempts(in_journal)), (1, 1));
 }
 
-/// The request is lost before anything was done: the same doubt, which no lookup may turn into a
-/// "no".
+/// The request is lost before anything was done. No lookup may turn the doubt into a failure.
 #[rstest]
 #[case(Provider::Sectigo)]
 #[case(Provider::Namecom)]
 #[case(Provider::Debitsuccess)]
 #[tokio::test]
-async fn silence_is_no_proof(#[case] provider: Provider) {
+async fn a_lookup_without_a_record_is_no_proof(#[case] provider: Provider) {
     let stack = Stack::start().await;
     stack.arm(provider, Point::BeforeEffect, FaultEffect::Close, Repeat::Once);
     let (request, target, in_journal) = sample_request(provider, "gone");
     assert_eq!(stack.refund(request).await.state(), State::InDoubt);
-    for looks in 1..=2 {
+    for lookups in 1..=2 {
         let refund = stack.reconcile("gone").await.unwrap();
         let doubt = refund.doubt.clone().unwrap();
-        assert_eq!((refund.state(), doubt.check_count), (State::InDoubt, looks));
+        assert_eq!((refund.state(), doubt.check_count), (State::InDoubt, lookups));
         assert!(!doubt.last_evidence.is_empty());
     }
     assert_eq!((stack.effects(target), stack.attempts(in_journal)), (0, 1));
 }
 
-/// Answers that mean nothing certain, whatever was done behind them.
+/// Answers without a certain meaning, whether or not the refund was done.
 #[rstest]
 #[case(Provider::Sectigo, answer(500, ""), Reason::ProviderServerError)]
 #[case(Provider::Sectigo, answer(200, ""), Reason::UnreadableReply)]
@@ -84,7 +84,7 @@ async fn silence_is_no_proof(#[case] provider: Provider) {
 #[case(Provider::Debitsuccess, answer(500, "<s:Fault/>"), Reason::ProviderServerError)]
 #[case(Provider::Debitsuccess, answer(200, "not xml"), Reason::UnreadableReply)]
 #[tokio::test]
-async fn an_answer_that_says_nothing_certain_is_doubt(
+async fn an_answer_without_a_certain_meaning_leads_to_doubt(
     #[case] provider: Provider,
     #[case] effect: FaultEffect,
     #[case] why: Reason,
@@ -99,7 +99,7 @@ async fn an_answer_that_says_nothing_certain_is_doubt(
 }
 
 #[tokio::test]
-async fn no_answer_in_time_is_doubt() {
+async fn a_timeout_leads_to_doubt() {
     let dir = tempfile::tempdir().unwrap();
     let simulators = simulators_in(dir.path()).await;
     let effect = FaultEffect::Delay { milliseconds: 60_000 };
@@ -122,14 +122,14 @@ async fn no_answer_in_time_is_doubt() {
 }
 
 #[tokio::test]
-async fn what_is_on_the_wire_is_shown_as_that_and_not_looked_up() {
+async fn a_refund_on_the_wire_is_dispatching_and_not_looked_up() {
     let stack = Stack::start().await;
     let gate = stack.simulators.gate(Gate::new(Provider::Namecom, Point::AfterEffect)).unwrap();
     let impatient = proto::CreateRefundRequest {
         wait: Some(prost_types::Duration::default()),
         ..namecom("slow", 200_001, &[3_200_001])
     };
-    // The caller stops waiting; the attempt goes on and is shown as what it is.
+    // The caller stops waiting; the attempt continues.
     stack.refund(impatient).await;
     gate.wait_for(1).await.unwrap();
     let refund = stack.get("slow").await;
@@ -141,14 +141,14 @@ async fn what_is_on_the_wire_is_shown_as_that_and_not_looked_up() {
     assert_eq!(stack.until("slow", |refund| refund.state() != State::Dispatching).await.state(), State::Succeeded);
 }
 
-/// Proof that nothing was processed sends the refund back to wait, with the reason, and out again:
-/// one effect in the end.
+/// With proof that nothing was processed, the refund waits with the reason and is sent again: one
+/// effect in the end.
 #[rstest]
 #[case(Provider::Sectigo, answer(200, "-42\nCall limit reached, please try again later"), "-42")]
 #[case(Provider::Namecom, answer(429, "{\"message\":\"Rate Limit Exceeded\",\"details\":\"\"}"), "429")]
 #[case(Provider::Namecom, answer(401, "{\"message\":\"Unauthorized\"}"), "401")]
 #[tokio::test]
-async fn what_was_not_processed_is_sent_again(
+async fn an_attempt_that_was_not_processed_is_sent_again(
     #[case] provider: Provider,
     #[case] effect: FaultEffect,
     #[case] code: &str,
@@ -164,12 +164,13 @@ async fn what_was_not_processed_is_sent_again(
     let states: Vec<_> = events.iter().map(|event| event.to_state()).collect();
     let (pending, dispatching) = (State::Pending, State::Dispatching);
     assert_eq!(states, [pending, dispatching, pending, dispatching, pending, dispatching, State::Succeeded]);
+    assert_eq!(events[2].kind(), Kind::NotSent);
     assert!(events[2].note.contains(code), "{}", events[2].note);
     assert_eq!((stack.effects(target), stack.attempts(in_journal)), (1, 3));
 }
 
 #[tokio::test]
-async fn refused_credentials_wait_as_pending_and_show_on_the_account() {
+async fn a_refund_with_refused_credentials_is_pending_and_the_account_shows_it() {
     let dir = tempfile::tempdir().unwrap();
     let simulators = simulators_in(dir.path()).await;
     let wrong = configuration(&simulators, dir.path(), "").replace("username = \"demo\"", "username = \"mistyped\"");
@@ -193,8 +194,7 @@ async fn refused_credentials_wait_as_pending_and_show_on_the_account() {
     let account = accounts.iter().find(|one| one.account == "debitsuccess").unwrap();
     assert_eq!(account.health(), proto::account::Health::CredentialsRefused);
 
-    // The right login after a restart, and the word that the mistyped one was meant to be it: it is
-    // sent, once.
+    // The right login after a restart, with the mistyped one in `former`: the refund is sent once.
     app.stop().await;
     let right = configuration(&simulators, dir.path(), "")
         .replace("username = \"demo\"", "username = \"demo\"\nformer = [{ login = \"mistyped\" }]");
@@ -206,16 +206,15 @@ async fn refused_credentials_wait_as_pending_and_show_on_the_account() {
     assert_eq!(support::effects(&simulators, "DS000001"), 1);
 }
 
-/// A provider that cannot be reached has not seen the refund: it waits, with the reason, and goes
-/// out when the provider is there.
+/// The refund waits with the reason, and is sent when the provider can be reached.
 #[tokio::test]
-async fn a_provider_that_is_down_has_not_seen_the_refund() {
+async fn a_provider_that_cannot_be_reached_has_not_seen_the_refund() {
     let dir = tempfile::tempdir().unwrap();
     let simulators = simulators_in(dir.path()).await;
-    // A port that was free a moment ago and that nobody listens on.
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let down = nobody.local_addr().unwrap();
-    drop(nobody);
+    // A port without a listener.
+    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let down = unused.local_addr().unwrap();
+    drop(unused);
     let addr = simulators.namecom_plaintext_addr();
     let unreachable =
         configuration_at(simulators.sectigo_addr(), down, simulators.debitsuccess_plaintext_addr(), dir.path(), "");
@@ -252,18 +251,17 @@ async fn a_provider_that_is_down_has_not_seen_the_refund() {
     assert_eq!(support::effects(&simulators, "3200001"), 1);
 }
 
-/// 14143 on a first send: somebody else's refund has our identifier. Neither a yes nor a no.
+/// 14143 on a first send: a refund of another client has our identifier. Neither a yes nor a no.
 #[tokio::test]
-async fn an_identifier_that_somebody_else_used_needs_a_person() {
+async fn an_identifier_that_another_client_used_leads_to_review() {
     let stack = Stack::start().await;
     stack.refund(debitsuccess("mine", "DS000010", 100)).await;
-    // The same provider with an empty ledger: this gateway does not know that the identifier is its
-    // own.
+    // A gateway with an empty ledger does not know that the identifier is its own.
     let dir = tempfile::tempdir().unwrap();
     std::fs::copy(stack.dir.path().join("ca.pem"), dir.path().join("ca.pem")).unwrap();
-    let forgetful =
+    let empty_gateway =
         App::start(settings_of(&configuration(&stack.simulators, dir.path(), ""), dir.path())).await.unwrap();
-    let refunds = RefundServiceClient::new(channel(forgetful.addr()).await);
+    let refunds = RefundServiceClient::new(channel(empty_gateway.addr()).await);
     let refund = refunds
         .clone()
         .create_refund(debitsuccess("mine", "DS000010", 100))
@@ -279,20 +277,20 @@ async fn an_identifier_that_somebody_else_used_needs_a_person() {
     assert_eq!(stack.effects("DS000010"), 1);
 }
 
-/// A replay on a first send is no yes for this very refund, until the order says so.
+/// A replayed answer to a first send is no success of this refund, until a lookup confirms it.
 #[tokio::test]
-async fn a_replay_that_nobody_sent_first_is_doubt() {
+async fn a_replayed_answer_to_a_first_send_leads_to_doubt() {
     let stack = Stack::start().await;
     stack.refund(namecom("key", 200_001, &[3_200_001])).await;
     let dir = tempfile::tempdir().unwrap();
     std::fs::copy(stack.dir.path().join("ca.pem"), dir.path().join("ca.pem")).unwrap();
-    let forgetful =
+    let empty_gateway =
         App::start(settings_of(&configuration(&stack.simulators, dir.path(), ""), dir.path())).await.unwrap();
-    let mut refunds = RefundServiceClient::new(channel(forgetful.addr()).await);
+    let mut refunds = RefundServiceClient::new(channel(empty_gateway.addr()).await);
     let refund =
         refunds.create_refund(namecom("key", 200_001, &[3_200_001])).await.unwrap().into_inner().refund.unwrap();
     assert_eq!((refund.state(), refund.doubt.as_ref().unwrap().reason()), (State::InDoubt, Reason::Contradiction));
-    // A look comes by itself, and finds it.
+    // The gateway looks it up by itself, and finds it.
     let request = proto::WaitRefundRequest {
         name: "refunds/key".to_owned(),
         after_revision: refund.revision,
@@ -311,7 +309,7 @@ async fn a_replay_that_nobody_sent_first_is_doubt() {
 #[tokio::test]
 async fn a_submitted_refund_follows_its_provider(
     #[case] status: RefundStatus,
-    #[case] word: &str,
+    #[case] provider_status: &str,
     #[case] end: State,
     #[case] category: Option<Category>,
 ) {
@@ -323,7 +321,7 @@ async fn a_submitted_refund_follows_its_provider(
     let refund = stack.reconcile("review").await.unwrap();
     assert_eq!(refund.state(), end);
     assert_eq!(refund.provider_error.as_ref().map(proto::ProviderError::category), category);
-    assert_eq!(refund.provider_status, word);
+    assert_eq!(refund.provider_status, provider_status);
     if end == State::Succeeded {
         assert_eq!(refund.refunded_amount.unwrap().minor_units, 2500);
     }
@@ -331,18 +329,18 @@ async fn a_submitted_refund_follows_its_provider(
 }
 
 #[tokio::test]
-async fn there_is_nothing_to_reconcile_in_a_settled_refund() {
+async fn a_refund_that_is_done_cannot_be_reconciled() {
     let stack = Stack::start().await;
     stack.refund(sectigo("done", "1000001")).await;
     let refusal = stack.reconcile("done").await.unwrap_err();
     assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::FailedPrecondition, "NOT_IN_DOUBT"));
     let refusal = stack.reconcile("unknown").await.unwrap_err();
     assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::NotFound, "REFUND_NOT_FOUND"));
-    assert_eq!((stack.effects("1000001"), stack.simulators.journal().len()), (1, 1), "nobody was asked");
+    assert_eq!((stack.effects("1000001"), stack.simulators.journal().len()), (1, 1), "no request was sent");
 }
 
 #[tokio::test]
-async fn a_lookup_that_learns_nothing_changes_nothing_but_the_evidence() {
+async fn an_inconclusive_lookup_changes_only_the_evidence() {
     let stack = Stack::start().await;
     stack.arm(Provider::Sectigo, Point::AfterEffect, FaultEffect::Close, Repeat::Standing);
     let before = stack.refund(sectigo("blind", "1000001")).await;
@@ -373,13 +371,13 @@ async fn a_lookup_that_learns_nothing_changes_nothing_but_the_evidence() {
     assert_eq!((stack.effects("1000001"), stack.attempts("1000001")), (1, 1));
 }
 
-/// A record that a lookup between two others shows was there all the time: only two in a row
-/// without one count.
+/// A record that a lookup shows existed before, too: only two lookups in a row without a record
+/// count.
 #[tokio::test]
-async fn absent_twice_is_twice_in_a_row() {
-    let stack = Stack::start_as(|configuration| patient(&configuration, 0)).await;
+async fn absence_counts_only_twice_in_a_row() {
+    let stack = Stack::start_as(|configuration| without_lookups(&configuration, 0)).await;
     for lookup in [1, 3, 4] {
-        stack.blind(Some(lookup));
+        stack.make_lookups_stale(Some(lookup));
     }
     let (request, target, in_journal) = sample_request(Provider::Debitsuccess, "seen");
     assert_eq!(stack.refund(request).await.state(), State::Submitted);
@@ -390,14 +388,14 @@ async fn absent_twice_is_twice_in_a_row() {
     assert_eq!((stack.effects(target), stack.attempts(in_journal)), (1, 1));
 }
 
-/// Who asks for a lookup does not have to wait for the next scheduled one.
+/// ReconcileRefund does not wait for the next scheduled lookup.
 #[tokio::test]
-async fn a_proof_that_was_asked_for_has_the_refund_sent_at_once() {
-    let stack = Stack::start_as(|configuration| patient(&configuration, 0)).await;
+async fn a_refund_is_sent_again_as_soon_as_reconciling_proves_its_absence() {
+    let stack = Stack::start_as(|configuration| without_lookups(&configuration, 0)).await;
     stack.arm(Provider::Debitsuccess, Point::BeforeEffect, FaultEffect::Close, Repeat::Once);
     let (request, target, in_journal) = sample_request(Provider::Debitsuccess, "gone");
     assert_eq!(stack.refund(request).await.state(), State::InDoubt);
-    // The first of two.
+    // The first of two lookups.
     assert_eq!(stack.reconcile("gone").await.unwrap().state(), State::InDoubt);
     assert_eq!(stack.attempts(in_journal), 1);
     stack.reconcile("gone").await.unwrap();
@@ -406,21 +404,21 @@ async fn a_proof_that_was_asked_for_has_the_refund_sent_at_once() {
     assert_eq!((stack.effects(target), stack.attempts(in_journal)), (1, 2));
 }
 
-/// The key is dead, and the domain that name.com deletes first is still there.
+/// The key has expired, and the domain, which name.com deletes first, still exists.
 #[tokio::test]
-async fn a_domain_that_is_still_there_has_the_refund_sent_at_once() {
+async fn a_refund_is_sent_again_as_soon_as_its_domain_proves_its_absence() {
     let stack = Stack::start_as(|configuration| {
-        patient(&configuration, 0).replace("token_env", "key_lifetime_s = 1\ntoken_env")
+        without_lookups(&configuration, 0).replace("token_env", "key_lifetime_s = 1\ntoken_env")
     })
     .await;
-    // The second attempt is made by itself, just before the key dies.
+    // The gateway makes the second attempt by itself, just before the key expires.
     stack.arm(Provider::Namecom, Point::BeforeEffect, FaultEffect::Close, Repeat::Times(2));
     let (request, target, in_journal) = sample_request(Provider::Namecom, "gone");
     assert_eq!(stack.refund(request).await.state(), State::InDoubt);
-    let is_dead = |refund: &proto::Refund| {
+    let is_expired = |refund: &proto::Refund| {
         refund.attempt_count == 2 && refund.doubt.as_ref().is_some_and(|doubt| !doubt.resend_safe)
     };
-    assert_eq!(stack.polled_until("gone", is_dead).await.state(), State::InDoubt);
+    assert_eq!(stack.polled_until("gone", is_expired).await.state(), State::InDoubt);
     stack.reconcile("gone").await.unwrap();
     let refund = stack.until("gone", |refund| refund.state() == State::Succeeded).await;
     assert_eq!(refund.attempt_count, 3);
@@ -428,7 +426,7 @@ async fn a_domain_that_is_still_there_has_the_refund_sent_at_once() {
 }
 
 #[tokio::test]
-async fn after_an_orderly_restart_everything_is_as_it_was() {
+async fn a_clean_restart_changes_nothing() {
     let stack = Stack::start().await;
     stack.arm(Provider::Namecom, Point::AfterEffect, FaultEffect::Close, Repeat::Once);
     let before = [

@@ -1,4 +1,4 @@
-//! Lists that stay stable while refunds come in, and a stream of events without a gap.
+//! Lists that stay stable while refunds are created, and an event stream without a gap.
 
 use std::collections::HashSet;
 
@@ -12,7 +12,7 @@ use simulators::providers::debitsuccess::{FinalStatuses, RefundStatus};
 use simulators::request::Provider;
 use tonic::Code;
 
-use crate::support::{LIMIT, Stack, debitsuccess, namecom, patient, reason, sectigo, wrong_fields};
+use crate::support::{LIMIT, Stack, debitsuccess, namecom, reason, sectigo, without_lookups, wrong_fields};
 
 async fn page(stack: &Stack, request: proto::ListRefundsRequest) -> proto::ListRefundsResponse {
     stack.refunds.clone().list_refunds(request).await.unwrap().into_inner()
@@ -24,18 +24,18 @@ async fn all_ids(stack: &Stack, filter: proto::RefundFilter) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn pages_are_stable_while_refunds_come_in() {
+async fn pages_are_stable_while_refunds_are_created() {
     let stack = Stack::start().await;
     for index in 0..7 {
         stack.refund(sectigo(&format!("old-{index}"), &format!("{}", 1_000_001 + index))).await;
     }
     let mut seen = Vec::new();
     let mut token = String::new();
-    for turn in 0.. {
+    for round in 0.. {
         let request = proto::ListRefundsRequest { page_size: 3, page_token: token, filter: None };
         let answer = page(&stack, request).await;
         seen.extend(answer.refunds.into_iter().map(|refund| refund.refund_id));
-        stack.refund(sectigo(&format!("new-{turn}"), &format!("{}", 1_000_101 + turn))).await;
+        stack.refund(sectigo(&format!("new-{round}"), &format!("{}", 1_000_101 + round))).await;
         token = answer.next_page_token;
         if token.is_empty() {
             break;
@@ -46,7 +46,7 @@ async fn pages_are_stable_while_refunds_come_in() {
 }
 
 #[tokio::test]
-async fn filters_hold_together() {
+async fn filters_are_combined() {
     let stack = Stack::start().await;
     stack.refund(sectigo("good", "1000001")).await;
     stack.refund(sectigo("bad", "2000001")).await;
@@ -74,7 +74,7 @@ async fn filters_hold_together() {
 }
 
 #[tokio::test]
-async fn a_page_token_belongs_to_its_question() {
+async fn a_page_token_is_valid_only_for_its_request() {
     let stack = Stack::start().await;
     for index in 0..3 {
         stack.refund(sectigo(&format!("r-{index}"), &format!("{}", 1_000_001 + index))).await;
@@ -96,7 +96,7 @@ async fn a_page_token_belongs_to_its_question() {
     &["filter.account", "filter.states[0]", "filter.states[1]", "page_size"])]
 #[case(proto::ListRefundsRequest { page_size: -1, page_token: "nonsense".into(), ..Default::default() }, &["page_size", "page_token"])]
 #[tokio::test]
-async fn wrong_questions_are_explained(#[case] request: proto::ListRefundsRequest, #[case] fields: &[&str]) {
+async fn invalid_list_requests_name_their_fields(#[case] request: proto::ListRefundsRequest, #[case] fields: &[&str]) {
     let stack = Stack::start().await;
     assert_eq!(wrong_fields(&stack.refunds.clone().list_refunds(request).await.unwrap_err()), fields);
 }
@@ -127,7 +127,7 @@ async fn a_stream_has_no_gap_between_history_and_live() {
     };
     let ((), next) = tokio::time::timeout(LIMIT, futures_util::future::join(work, read)).await.unwrap();
 
-    // From anywhere on, the same.
+    // A stream from a later event returns the same events.
     let request = proto::StreamRefundEventsRequest { after_sequence: next - 3 };
     let mut again = stack.refunds.clone().stream_refund_events(request).await.unwrap().into_inner();
     for sequence in [next - 2, next - 1] {
@@ -139,7 +139,7 @@ async fn a_stream_has_no_gap_between_history_and_live() {
 }
 
 #[tokio::test]
-async fn a_stream_ends_at_shutdown_with_a_word() {
+async fn a_stream_ends_at_shutdown_with_a_reason() {
     let stack = Stack::start().await;
     let request = proto::StreamRefundEventsRequest { after_sequence: 0 };
     let mut events = stack.refunds.clone().stream_refund_events(request).await.unwrap().into_inner();
@@ -150,15 +150,15 @@ async fn a_stream_ends_at_shutdown_with_a_word() {
 }
 
 #[tokio::test]
-async fn the_history_of_a_refund_comes_in_pages() {
+async fn the_history_of_a_refund_is_paged() {
     let stack = Stack::start().await;
     let refund = stack.refund(sectigo("story", "1000001")).await;
-    let (mut notes, mut pages, mut token) = (Vec::new(), Vec::new(), String::new());
+    let (mut events, mut pages, mut token) = (Vec::new(), Vec::new(), String::new());
     loop {
         let request = proto::ListRefundEventsRequest { name: refund.name.clone(), page_size: 2, page_token: token };
         let answer = stack.refunds.clone().list_refund_events(request).await.unwrap().into_inner();
         pages.push(answer.events.len());
-        notes.extend(answer.events.into_iter().map(|event| (event.revision, event.from_state(), event.to_state())));
+        events.extend(answer.events.into_iter().map(|event| (event.revision, event.from_state(), event.to_state())));
         token = answer.next_page_token;
         if token.is_empty() {
             break;
@@ -169,7 +169,7 @@ async fn the_history_of_a_refund_comes_in_pages() {
         (2, State::Pending, State::Dispatching),
         (3, State::Dispatching, State::Succeeded),
     ];
-    assert_eq!((notes.as_slice(), pages.as_slice()), (expected.as_slice(), [2, 1].as_slice()));
+    assert_eq!((events.as_slice(), pages.as_slice()), (expected.as_slice(), [2, 1].as_slice()));
     let request = proto::ListRefundEventsRequest { name: "refunds/none".into(), ..Default::default() };
     assert_eq!(reason(&stack.refunds.clone().list_refund_events(request).await.unwrap_err()), "REFUND_NOT_FOUND");
 }
@@ -178,7 +178,7 @@ async fn the_history_of_a_refund_comes_in_pages() {
 async fn a_stream_ends_at_its_deadline() {
     let stack = Stack::start().await;
     let mut request = tonic::Request::new(proto::StreamRefundEventsRequest { after_sequence: 0 });
-    // By hand: `set_timeout` would let the client end it before the server says why.
+    // Set by hand: with `set_timeout` the client would end the stream before the server does.
     request.metadata_mut().insert("grpc-timeout", "200m".parse().unwrap());
     let mut events = stack.refunds.clone().stream_refund_events(request).await.unwrap().into_inner();
     let end = tokio::time::timeout(LIMIT, events.message()).await.unwrap().unwrap_err();
@@ -187,8 +187,8 @@ async fn a_stream_ends_at_its_deadline() {
 
 type Line = (Kind, i32, State);
 
-/// What happened, the attempt that it is about, and the state after it; the same to who reads and
-/// to who follows.
+/// The kind, the attempt and the new state of each event. ListRefundEvents and the stream must
+/// agree.
 async fn lines(stack: &Stack, id: &str) -> Vec<Line> {
     let listed = stack.events(id).await;
     let request = proto::StreamRefundEventsRequest { after_sequence: 0 };
@@ -203,11 +203,11 @@ async fn lines(stack: &Stack, id: &str) -> Vec<Line> {
 }
 
 async fn on_demand() -> Stack {
-    Stack::start_as(|configuration| patient(&configuration, 0)).await
+    Stack::start_as(|configuration| without_lookups(&configuration, 0)).await
 }
 
 #[tokio::test]
-async fn a_history_says_what_happened_and_in_which_attempt() {
+async fn a_history_has_the_kind_and_the_attempt_of_each_event() {
     let stack = on_demand().await;
     stack.arm(Provider::Debitsuccess, Point::BeforeEffect, FaultEffect::Close, Repeat::Once);
     stack.refund(debitsuccess("r", "DS000001", 1250)).await;
@@ -237,14 +237,14 @@ async fn a_history_says_what_happened_and_in_which_attempt() {
 }
 
 #[tokio::test]
-async fn a_history_says_what_a_person_found() {
+async fn a_history_has_the_resolutions_of_the_operator() {
     let stack = on_demand().await;
     assert_eq!(stack.refund(debitsuccess("r", "DSCODE14143", 1250)).await.state(), State::NeedsReview);
     stack.resolve("r", Resolution::SendAgain).await.unwrap();
     stack.until("r", |refund| refund.state() == State::InDoubt).await;
-    let not_refunded = |word: &mut proto::ResolveRefundRequest| {
-        word.resolution = Resolution::NotRefunded.into();
-        word.take_over = true;
+    let not_refunded = |request: &mut proto::ResolveRefundRequest| {
+        request.resolution = Resolution::NotRefunded.into();
+        request.take_over = true;
     };
     stack.until("r", |refund| refund.doubt.as_ref().is_some_and(|doubt| doubt.check_count > 0)).await;
     stack.resolve_as("r", not_refunded).await.unwrap();
@@ -283,7 +283,7 @@ async fn a_history_says_what_a_person_found() {
     0
 )]
 #[tokio::test]
-async fn a_history_says_how_an_attempt_ended(
+async fn a_history_has_the_end_of_each_attempt(
     #[case] request: proto::CreateRefundRequest,
     #[case] after_creation: &[Line],
     #[case] effects: usize,

@@ -1,4 +1,4 @@
-//! What the gRPC port allows one connection, read from its own frames.
+//! The limits of one connection to the gRPC port, read from its frames.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,7 +14,7 @@ const HEADERS: u8 = 0x1;
 const RST_STREAM: u8 = 0x3;
 const GOAWAY: u8 = 0x7;
 
-/// A bare HTTP/2 connection, so that a test can do what no client library would.
+/// A bare HTTP/2 connection that can do what no client library does.
 struct Bare(TcpStream);
 
 impl Bare {
@@ -74,19 +74,19 @@ async fn streams_and_header_lists_are_bounded_from_the_first_frame() {
     let mut bare = Bare::open(stack.app.addr()).await;
     let (kind, payload) = tokio::time::timeout(LIMIT, bare.next()).await.unwrap().unwrap();
     assert_eq!(kind, SETTINGS);
-    let told: Vec<(u16, u32)> = payload
+    let settings: Vec<(u16, u32)> = payload
         .chunks_exact(6)
         .map(|setting| {
             let id = u16::from_be_bytes([setting[0], setting[1]]);
             (id, u32::from_be_bytes([setting[2], setting[3], setting[4], setting[5]]))
         })
         .collect();
-    assert!(told.contains(&(0x3, 200)), "MAX_CONCURRENT_STREAMS: {told:?}");
-    assert!(told.contains(&(0x6, 16 * 1024)), "MAX_HEADER_LIST_SIZE: {told:?}");
+    assert!(settings.contains(&(0x3, 200)), "MAX_CONCURRENT_STREAMS: {settings:?}");
+    assert!(settings.contains(&(0x6, 16 * 1024)), "MAX_HEADER_LIST_SIZE: {settings:?}");
 }
 
 #[tokio::test]
-async fn a_client_that_opens_and_resets_without_end_is_cut_off() {
+async fn a_client_that_opens_and_resets_streams_endlessly_is_disconnected() {
     let stack = Stack::start().await;
     let mut bare = Bare::open(stack.app.addr()).await;
     let headers = call_headers();
@@ -98,7 +98,7 @@ async fn a_client_that_opens_and_resets_without_end_is_cut_off() {
                 return;
             }
         }
-        // Everything went out; then the server must have said goodbye.
+        // All frames were accepted, so the server must send GOAWAY.
         while let Some((kind, _)) = bare.next().await {
             if kind == GOAWAY {
                 return;
@@ -107,7 +107,7 @@ async fn a_client_that_opens_and_resets_without_end_is_cut_off() {
     };
     tokio::time::timeout(LIMIT, flood).await.unwrap();
 
-    // Others are served as before.
+    // Other connections are served as before.
     let mut client = stack.refunds.clone();
     let answer = client.list_refunds(recoup::proto::v1::ListRefundsRequest::default());
     tokio::time::timeout(Duration::from_secs(10), answer).await.unwrap().unwrap();

@@ -1,13 +1,14 @@
-//! The promises of recoup, each proved through the real gRPC port, real files and the real
+//! The promises of recoup, each tested through the real gRPC API, with real files and the real
 //! simulators.
 
 #![allow(
     missing_docs,
     clippy::unwrap_used,
     clippy::indexing_slicing,
-    reason = "a test that cannot go on should say where, and its names are its documentation"
+    reason = "a test that fails should show where, and the names of tests are their documentation"
 )]
 
+mod account_commands;
 mod answers;
 mod callers;
 mod canary;
@@ -15,25 +16,26 @@ mod commands;
 mod containers;
 mod corrections;
 mod crash;
-mod decisions;
 mod domains;
 mod doubt;
+mod failing_ledger;
+mod former_places;
 mod history;
 mod limits;
-mod moved;
+mod operations;
 mod operator;
-mod places;
 mod port;
 mod probing;
+mod reassigning;
+mod reconciling;
 mod refunds;
+mod resolutions;
 mod review;
-mod settling;
 mod signals;
 mod support;
 mod telemetry;
 mod tidy;
-mod trouble;
-mod upkeep;
 mod validation;
+mod waiting_for_account;
 mod watching;
 mod wire;

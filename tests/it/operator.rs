@@ -1,22 +1,21 @@
-//! The operator's command line on a running gateway: what is printed, what it says when something
-//! is wrong, and what a script can rely on.
+//! The operator's command line on a running gateway: its output, its errors, and what scripts can
+//! rely on.
 
 use std::process::Output;
 
-use recoup::proto::v1 as proto;
 use recoup::proto::v1::refund::State;
 use serde_json::Value;
 use simulators::faults::{FaultEffect, Point, Repeat};
 use simulators::request::Provider;
 
 use crate::support::process::run;
-use crate::support::{Stack, debitsuccess, namecom, sample_request, sectigo};
+use crate::support::{Stack, debitsuccess, namecom, sample_request, sectigo, without_wait};
 
-/// Doubt stays as long as a test looks at it.
-const PATIENT: &str = "engine.lookups_after_ms = \"3600000\"";
+/// No lookup happens by itself.
+const NO_LOOKUPS: &str = "engine.lookups_after_ms = \"3600000\"";
 
 async fn stack() -> Stack {
-    Stack::start_with(PATIENT).await
+    Stack::start_with(NO_LOOKUPS).await
 }
 
 /// Runs `recoup refunds` on the stack's gateway.
@@ -37,7 +36,7 @@ fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// What a command that must fail said, and how it ended.
+/// The error of a command that must fail, and its exit status.
 fn failure(output: &Output) -> (String, Option<i32>) {
     assert!(output.stdout.is_empty(), "{}", text(&output.stdout));
     (text(&output.stderr), output.status.code())
@@ -48,15 +47,15 @@ async fn lost(stack: &Stack, provider: Provider, id: &str) {
     assert_eq!(stack.refund(sample_request(provider, id).0).await.state(), State::InDoubt);
 }
 
-/// An identifier that the provider says it knows, on a first send: only a person can tell.
-/// Each of another amount: two of one would look like one sent twice.
+/// Creates a refund whose identifier the provider already knows on a first send, which leads to
+/// review. The amounts differ: two equal refunds would be similar.
 async fn in_review(stack: &Stack, id: &str) {
     let minor_units = 1250 + i64::try_from(id.len()).unwrap();
     assert_eq!(stack.refund(debitsuccess(id, "DSCODE14143", minor_units)).await.state(), State::NeedsReview);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn doubt_is_listed_shown_and_looked_up() {
+async fn a_refund_in_doubt_is_listed_shown_and_reconciled() {
     let stack = stack().await;
     stack.refund(sectigo("done", "1000002")).await;
     lost(&stack, Provider::Sectigo, "lost").await;
@@ -69,17 +68,17 @@ async fn doubt_is_listed_shown_and_looked_up() {
     assert!(lines[1].contains("CONNECTION_LOST"), "{listed}");
 
     let shown = text(&refunds(&stack, &["show", "lost"]).await.stdout);
-    for words in ["IN_DOUBT: the money may have moved", "next check", "CONNECTION_LOST since", "not safe", "etag"] {
-        assert!(shown.contains(words), "{words} is missing in {shown}");
+    for expected in ["IN_DOUBT: the money may have moved", "next check", "CONNECTION_LOST since", "not safe", "etag"] {
+        assert!(shown.contains(expected), "{expected} is missing in {shown}");
     }
     assert!(shown.contains("SEQUENCE") && shown.contains("It is not known what became of attempt 1"), "{shown}");
 
-    let told = json(&refunds(&stack, &["show", "refunds/lost", "--json"]).await);
-    assert_eq!(told["refund"]["state"], "STATE_IN_DOUBT");
-    assert!(told["refund"]["doubt"]["nextCheckTime"].is_string());
-    assert_eq!(told["refund"]["labels"], serde_json::json!({}), "what is empty is there too");
+    let shown = json(&refunds(&stack, &["show", "refunds/lost", "--json"]).await);
+    assert_eq!(shown["refund"]["state"], "STATE_IN_DOUBT");
+    assert!(shown["refund"]["doubt"]["nextCheckTime"].is_string());
+    assert_eq!(shown["refund"]["labels"], serde_json::json!({}), "empty fields are printed, too");
     let states: Vec<&str> =
-        told["events"].as_array().unwrap().iter().map(|event| event["toState"].as_str().unwrap()).collect();
+        shown["events"].as_array().unwrap().iter().map(|event| event["toState"].as_str().unwrap()).collect();
     assert_eq!(states, ["STATE_PENDING", "STATE_DISPATCHING", "STATE_IN_DOUBT"]);
 
     let settled = json(&refunds(&stack, &["reconcile", "lost", "--json"]).await);
@@ -89,7 +88,7 @@ async fn doubt_is_listed_shown_and_looked_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_person_says_what_became_of_each_item() {
+async fn an_operator_resolves_each_item() {
     let stack = stack().await;
     stack.arm(Provider::Namecom, Point::BeforeEffect, FaultEffect::Close, Repeat::Once);
     let request = namecom("halves", 200_001, &[3_200_001, 3_200_011]);
@@ -98,8 +97,8 @@ async fn a_person_says_what_became_of_each_item() {
     let with = |more: &[&'static str]| [&resolve[..], more].concat();
 
     let early = with(&["--items", "3200001=refunded,3200011=not"]);
-    let (said, code) = failure(&refunds(&stack, &early).await);
-    assert!(said.contains("NOT_IN_REVIEW"), "{said}");
+    let (output, code) = failure(&refunds(&stack, &early).await);
+    assert!(output.contains("NOT_IN_REVIEW"), "{output}");
     assert_eq!(code, Some(1));
     let decided = refunds(&stack, &with(&["--items", "3200001=refunded,3200011=not", "--take-over"])).await;
     assert!(
@@ -120,7 +119,7 @@ async fn a_person_says_what_became_of_each_item() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_list_is_filtered_bounded_and_stable_as_json() {
+async fn a_list_is_filtered_limited_and_stable_as_json() {
     let stack = stack().await;
     for number in 1..=5 {
         let (id, order) = (format!("s{number}"), format!("{}", 1_000_000 + number));
@@ -148,43 +147,44 @@ async fn a_list_is_filtered_bounded_and_stable_as_json() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_persons_word_needs_the_state_that_the_person_saw() {
+async fn a_resolution_needs_the_state_that_the_operator_saw() {
     let stack = stack().await;
-    in_review(&stack, "asked").await;
-    let word = ["resolve", "asked", "--refunded", "--amount", "12.50", "--currency", "AUD", "--evidence", "ticket 7"];
+    in_review(&stack, "review").await;
+    let resolve =
+        ["resolve", "review", "--refunded", "--amount", "12.50", "--currency", "AUD", "--evidence", "ticket 7"];
 
-    // Nobody at a terminal, and nothing confirmed: shown, and left as it is.
-    let (said, code) = failure(&refunds(&stack, &word).await);
-    assert!(said.contains("NEEDS_REVIEW: the money may have moved") && said.contains("--yes"), "{said}");
+    // Without a terminal and without --yes the refund is shown and not resolved.
+    let (output, code) = failure(&refunds(&stack, &resolve).await);
+    assert!(output.contains("NEEDS_REVIEW: the money may have moved") && output.contains("--yes"), "{output}");
     assert_eq!(code, Some(2));
-    assert_eq!(stack.get("asked").await.state(), State::NeedsReview);
+    assert_eq!(stack.get("review").await.state(), State::NeedsReview);
 
-    let (said, code) = failure(&refunds(&stack, &[&word[..], &["--etag", "stale"]].concat()).await);
-    assert!(said.contains("ETAG_MISMATCH"), "{said}");
+    let (output, code) = failure(&refunds(&stack, &[&resolve[..], &["--etag", "stale"]].concat()).await);
+    assert!(output.contains("ETAG_MISMATCH"), "{output}");
     assert_eq!(code, Some(1));
-    assert_eq!(stack.get("asked").await.state(), State::NeedsReview);
+    assert_eq!(stack.get("review").await.state(), State::NeedsReview);
 
-    let resolved = refunds(&stack, &[&word[..], &["--yes", "--json"]].concat()).await;
-    assert!(text(&resolved.stderr).contains("NEEDS_REVIEW"), "what was confirmed is shown");
+    let resolved = refunds(&stack, &[&resolve[..], &["--yes", "--json"]].concat()).await;
+    assert!(text(&resolved.stderr).contains("NEEDS_REVIEW"), "the refund that was confirmed is shown");
     let resolved = json(&resolved);
     assert_eq!(resolved["refund"]["state"], "STATE_SUCCEEDED");
     assert_eq!(
         resolved["refund"]["refundedAmount"],
         serde_json::json!({ "currencyCode": "AUD", "minorUnits": "1250" })
     );
-    let history = text(&refunds(&stack, &["show", "asked"]).await.stdout);
+    let history = text(&refunds(&stack, &["show", "review"]).await.stdout);
     assert!(history.contains("ticket 7"), "{history}");
 
-    let (said, code) =
-        failure(&refunds(&stack, &["resolve", "asked", "--not-refunded", "--evidence", "x", "--yes"]).await);
-    assert!(said.contains("(NOT_IN_REVIEW"), "{said}");
+    let (output, code) =
+        failure(&refunds(&stack, &["resolve", "review", "--not-refunded", "--evidence", "x", "--yes"]).await);
+    assert!(output.contains("(NOT_IN_REVIEW"), "{output}");
     assert_eq!(code, Some(1));
-    assert_eq!(stack.get("asked").await.state(), State::Succeeded);
-    assert_eq!((stack.effects("DSCODE14143"), stack.attempts("DSCODE14143")), (0, 1), "no word moves money");
+    assert_eq!(stack.get("review").await.state(), State::Succeeded);
+    assert_eq!((stack.effects("DSCODE14143"), stack.attempts("DSCODE14143")), (0, 1), "resolving moves no money");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_resolved_refund_is_sent_again_once_or_is_over() {
+async fn a_resolved_refund_is_done_or_is_sent_again_once() {
     let stack = stack().await;
     in_review(&stack, "no").await;
     let etag = stack.get("no").await.etag;
@@ -199,9 +199,9 @@ async fn a_resolved_refund_is_sent_again_once_or_is_over() {
     assert_eq!(stack.effects("DSCODE14143"), 0);
 }
 
-/// `script` gives a command a terminal.
+/// `script` runs a command at a terminal.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn at_a_terminal_the_word_is_typed() {
+async fn a_resolution_is_confirmed_at_a_terminal() {
     let stack = stack().await;
     in_review(&stack, "typed").await;
     let command = format!(
@@ -211,13 +211,13 @@ async fn at_a_terminal_the_word_is_typed() {
     );
     for (typed, state) in [("no", State::NeedsReview), ("yes", State::Failed)] {
         let command = command.clone();
-        let said = tokio::task::spawn_blocking(move || at_a_terminal(&command, typed)).await.unwrap();
-        let Some(said) = said else {
+        let output = tokio::task::spawn_blocking(move || at_a_terminal(&command, typed)).await.unwrap();
+        let Some(output) = output else {
             eprintln!("skipped: there is no script(1) here to make a terminal with");
             return;
         };
-        assert!(said.contains("Type yes to confirm:"), "{said}");
-        assert_eq!(stack.get("typed").await.state(), state, "{said}");
+        assert!(output.contains("Type yes to confirm:"), "{output}");
+        assert_eq!(stack.get("typed").await.state(), state, "{output}");
     }
 }
 
@@ -233,30 +233,32 @@ fn at_a_terminal(command: &str, typed: &str) -> Option<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_waits_is_withdrawn() {
+async fn a_pending_refund_is_cancelled() {
     let stack = stack().await;
-    // The simulators refuse the credentials for this order; while they are refused, nothing of an
-    // account leaves.
+    // The simulators refuse the credentials for this order, and meanwhile the account sends
+    // nothing.
     let request = namecom("waits", 400_401, &[3_400_401]);
-    let at_once = Some(prost_types::Duration::default());
-    stack.create(proto::CreateRefundRequest { wait: at_once, ..request }).await.unwrap();
+    stack.create(without_wait(request)).await.unwrap();
     stack.until("waits", |refund| refund.state() == State::Pending && refund.provider_error.is_some()).await;
     let cancelled = refunds(&stack, &["cancel", "waits", "--json"]).await;
     assert_eq!(json(&cancelled)["refund"]["state"], "STATE_CANCELLED");
     assert_eq!((stack.effects("3400401"), stack.attempts("400401")), (0, 1));
-    let (said, code) = failure(&refunds(&stack, &["cancel", "nobody"]).await);
-    assert!(said.contains("(REFUND_NOT_FOUND)"), "{said}");
+    let (output, code) = failure(&refunds(&stack, &["cancel", "unknown"]).await);
+    assert!(output.contains("(REFUND_NOT_FOUND)"), "{output}");
     assert_eq!(code, Some(1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_wrong_field_is_told_with_its_reason() {
+async fn every_invalid_field_is_printed_with_its_reason() {
     let stack = stack().await;
     let evidence = "x".repeat(2_000);
     let wrong = ["resolve", "not_an_id!", "--refunded", "--evidence", &evidence, "--etag", "e"];
-    let (said, code) = failure(&refunds(&stack, &wrong).await);
-    assert!(said.contains("(INVALID_REQUEST)") && said.contains("name ") && said.contains("evidence "), "{said}");
-    assert_eq!((said.lines().count(), code), (1, Some(1)), "{said}");
+    let (output, code) = failure(&refunds(&stack, &wrong).await);
+    assert!(
+        output.contains("(INVALID_REQUEST)") && output.contains("name ") && output.contains("evidence "),
+        "{output}"
+    );
+    assert_eq!((output.lines().count(), code), (1, Some(1)), "{output}");
 
     let as_json = refunds(&stack, &[&wrong[..], &["--json"]].concat()).await;
     let error: Value = serde_json::from_slice(&as_json.stderr).unwrap();
@@ -272,23 +274,23 @@ async fn every_wrong_field_is_told_with_its_reason() {
 }
 
 #[test]
-fn a_gateway_that_is_not_there_is_one_sentence() {
+fn a_gateway_that_cannot_be_reached_is_one_sentence() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let server = format!("http://{free}");
     for command in [&["list"][..], &["show", "x"], &["reconcile", "x"], &["cancel", "x"]] {
-        let (said, code) = failure(&run(&[&["refunds", "--server", &server][..], command].concat()));
-        assert!(said.contains(&format!("no gateway answers at {server}")) && said.contains("refused"), "{said}");
-        assert_eq!((said.lines().count(), code), (1, Some(1)));
+        let (output, code) = failure(&run(&[&["refunds", "--server", &server][..], command].concat()));
+        assert!(output.contains(&format!("no gateway answers at {server}")) && output.contains("refused"), "{output}");
+        assert_eq!((output.lines().count(), code), (1, Some(1)));
     }
     for server in ["https://127.0.0.1:1", "nonsense", ""] {
-        let (said, code) = failure(&run(&["refunds", "--server", server, "list"]));
-        assert!(said.contains("--server"), "{said}");
-        assert_eq!(code, Some(2), "{said}");
+        let (output, code) = failure(&run(&["refunds", "--server", server, "list"]));
+        assert!(output.contains("--server"), "{output}");
+        assert_eq!(code, Some(2), "{output}");
     }
 }
 
 #[test]
-fn a_wrong_command_line_ends_before_anything_is_asked() {
+fn an_invalid_command_line_ends_before_any_call() {
     for wrong in [
         &["refunds"][..],
         &["refunds", "list", "--state", "doubtful"],

@@ -1,4 +1,4 @@
-//! The gRPC port itself: health, reflection, limits, silent peers, and an orderly end.
+//! The gRPC port itself: health, reflection, limits, silent clients, and shutdown.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,17 +19,17 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_reflection::pb::{v1, v1alpha};
 
-use crate::support::{LIMIT, Stack, channel, namecom, reason, sectigo, wrong_fields};
+use crate::support::{LIMIT, Stack, channel, namecom, reason, sectigo, without_wait, wrong_fields};
 
 #[tokio::test]
-async fn health_is_told_watched_and_ends_with_the_process() {
+async fn health_is_checked_and_watched_and_ends_with_the_process() {
     let stack = Stack::start().await;
     let mut health = HealthClient::new(channel(stack.app.addr()).await);
     for service in ["", "recoup.v1.RefundService", "recoup.v1.ValidationStatusService", "recoup.v1.AccountService"] {
         let answer = health.check(HealthCheckRequest { service: service.to_owned() }).await.unwrap().into_inner();
         assert_eq!(answer.status(), ServingStatus::Serving);
     }
-    let unknown = HealthCheckRequest { service: "nobody".to_owned() };
+    let unknown = HealthCheckRequest { service: "unknown".to_owned() };
     assert_eq!(health.check(unknown.clone()).await.unwrap_err().code(), Code::NotFound);
     let mut of_unknown = health.watch(unknown).await.unwrap().into_inner();
     assert_eq!(of_unknown.message().await.unwrap().unwrap().status(), ServingStatus::ServiceUnknown);
@@ -80,7 +80,7 @@ async fn reflection_is_served_in_both_versions() {
     assert!(matches!(answer, v1alpha::server_reflection_response::MessageResponse::FileDescriptorResponse(_)));
 }
 
-/// Asks version 1 for files, by a symbol or by their names.
+/// Files from version 1 of the reflection service, by a symbol or by name.
 async fn files_by_v1(channel: &Channel, by: v1::server_reflection_request::MessageRequest) -> Vec<Vec<u8>> {
     let ask = v1::ServerReflectionRequest { host: String::new(), message_request: Some(by) };
     let mut client = v1::server_reflection_client::ServerReflectionClient::new(channel.clone());
@@ -91,7 +91,8 @@ async fn files_by_v1(channel: &Channel, by: v1::server_reflection_request::Messa
     }
 }
 
-/// As tools print the details of an error: by the name of its type, with every file that it needs.
+/// Tools print the details of an error by the name of its type, and need every imported file for
+/// it.
 #[tokio::test]
 async fn the_types_in_error_details_are_reflected_in_both_versions() {
     use v1::server_reflection_request::MessageRequest as By;
@@ -125,7 +126,7 @@ async fn the_types_in_error_details_are_reflected_in_both_versions() {
 }
 
 #[tokio::test]
-async fn a_message_beyond_every_bound_is_refused_and_changes_nothing() {
+async fn an_oversized_message_is_refused_and_changes_nothing() {
     let stack = Stack::start().await;
     let mut request = sectigo("huge", "1000001");
     request.labels.insert("blob".to_owned(), "x".repeat(100_000));
@@ -135,16 +136,16 @@ async fn a_message_beyond_every_bound_is_refused_and_changes_nothing() {
     assert!(stack.simulators.journal().is_empty());
 }
 
-/// What never reaches a handler is refused in the same form as what does.
+/// Errors before a handler have the same form as those of handlers.
 #[tokio::test]
-async fn what_the_transport_refuses_says_that_nothing_was_recorded() {
+async fn an_error_of_the_transport_says_that_nothing_was_recorded() {
     let stack = Stack::start().await;
     let mut grpc = tonic::client::Grpc::new(channel(stack.app.addr()).await);
-    // Its first field is a list of numbers, and where a text is expected in its place no UTF-8.
+    // Its first field is a list of numbers, which is no UTF-8 where a text is expected.
     let no_text = proto::RefundFilter { states: vec![0xff, 0xff], ..Default::default() };
     for (path, code, expected) in [
         ("/recoup.v1.RefundService/Nothing", Code::Unimplemented, "NOT_OFFERED"),
-        ("/nobody.Service/Nothing", Code::Unimplemented, "NOT_OFFERED"),
+        ("/unknown.Service/Nothing", Code::Unimplemented, "NOT_OFFERED"),
         ("/recoup.v1.ValidationStatusService/GetValidationStatus", Code::InvalidArgument, "INVALID_REQUEST"),
     ] {
         grpc.ready().await.unwrap();
@@ -156,17 +157,17 @@ async fn what_the_transport_refuses_says_that_nothing_was_recorded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_says_nothing_is_shown_the_door() {
+async fn a_client_that_sends_nothing_is_disconnected() {
     let stack = Stack::start().await;
     let mut silent = TcpStream::connect(stack.app.addr()).await.unwrap();
     let mut byte = [0; 64];
-    // The server speaks first (its settings), then hangs up.
-    let hung_up = async { while silent.read(&mut byte).await.is_ok_and(|read| read > 0) {} };
-    tokio::time::timeout(Duration::from_secs(30), hung_up).await.unwrap();
+    // The server sends its settings first, then disconnects.
+    let disconnected = async { while silent.read(&mut byte).await.is_ok_and(|read| read > 0) {} };
+    tokio::time::timeout(Duration::from_secs(30), disconnected).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_shutdown_finishes_what_is_on_the_wire_and_takes_nothing_new() {
+async fn a_shutdown_finishes_attempts_on_the_wire_and_accepts_no_new_calls() {
     let stack = Stack::start().await;
     let gate = stack.simulators.gate(Gate::new(Provider::Sectigo, Point::AfterEffect)).unwrap();
     let mut client = stack.refunds.clone();
@@ -178,8 +179,7 @@ async fn a_shutdown_finishes_what_is_on_the_wire_and_takes_nothing_new() {
     let address = stack.app.addr();
     let answer_late = async {
         while watch.message().await.unwrap().unwrap().status() == ServingStatus::Serving {}
-        // Until it takes nothing new: from then on the drain is what the call on the wire is left
-        // to.
+        // Waits until the port is closed: then only the drain finishes the attempt on the wire.
         while TcpStream::connect(address).await.is_ok() {
             tokio::task::yield_now().await;
         }
@@ -189,19 +189,18 @@ async fn a_shutdown_finishes_what_is_on_the_wire_and_takes_nothing_new() {
     let (stack, ()) = tokio::time::timeout(LIMIT, ended).await.unwrap();
     drop(silent);
     let answered = call.await.unwrap().unwrap().into_inner().refund.unwrap();
-    assert_eq!(answered.state(), State::Succeeded, "its caller still hears of it");
+    assert_eq!(answered.state(), State::Succeeded, "its caller still gets the answer");
     let request = proto::GetRefundRequest { name: "refunds/last".to_owned() };
     let after = stack.refunds.clone().get_refund(request).await.unwrap().into_inner().refund.unwrap();
     assert_eq!(after, answered);
     assert_eq!(stack.effects("1000001"), 1);
 }
 
-/// What was on the wire is finished, what waited is sent by the next process, and nothing is
-/// doubted for the sake of a restart.
+/// Attempts on the wire are finished, pending refunds are sent by the next process, and a restart
+/// leads to no doubt.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_shutdown_amid_many_refunds_leaves_no_doubt() {
+async fn a_shutdown_among_many_refunds_leaves_no_doubt() {
     let mut stack = Stack::start().await;
-    let at_once = |request| proto::CreateRefundRequest { wait: Some(prost_types::Duration::default()), ..request };
     stack.arm(Provider::Sectigo, Point::AfterEffect, FaultEffect::Delay { milliseconds: 20 }, Repeat::Standing);
     for round in 0..3 {
         let requests = (0..60).map(|number| {
@@ -211,7 +210,7 @@ async fn a_shutdown_amid_many_refunds_leaves_no_doubt() {
                 _ => namecom(&format!("n-{number}"), 200_000 + number, &[3_200_000 + number]),
             }
         });
-        let calls = requests.map(|request| stack.create(at_once(request)));
+        let calls = requests.map(|request| stack.create(without_wait(request)));
         for answer in futures_util::future::join_all(calls).await {
             answer.unwrap();
         }

@@ -1,5 +1,5 @@
-//! Probes of accounts: what is wrong is named in one sentence, by the port and by the command line,
-//! and no request of a probe can move money.
+//! Probes of accounts: the API and the command line name each problem in one sentence, and no
+//! request of a probe can move money.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -25,7 +25,7 @@ struct Checked {
 }
 
 impl Checked {
-    /// What it says about a configuration changed at will, which must be a right one.
+    /// Runs it on a changed configuration, which must be valid.
     async fn of(prepare: impl FnOnce(&Simulators), change: impl FnOnce(String) -> String) -> Checked {
         let dir = tempfile::tempdir().unwrap();
         let simulators = simulators_in(dir.path()).await;
@@ -41,7 +41,7 @@ impl Checked {
         lines.map(|line| line.split_once("): ").unwrap().1).collect()
     }
 
-    /// Nothing in the books, and nothing in the journal that could have put something there.
+    /// No effect in the books, and no request in the journal that could have caused one.
     fn moved_nothing(&self) {
         moved_nothing(&self.simulators);
     }
@@ -51,7 +51,7 @@ async fn check(dir: &Path, configuration: &str) -> (Vec<String>, Option<i32>) {
     let path = dir.join("recoup.toml");
     std::fs::write(&path, configuration).unwrap();
     let path = path.display().to_string();
-    // The simulators run in this runtime: it must not stand still meanwhile.
+    // The simulators run in this runtime, so it must not be blocked.
     let output = tokio::task::spawn_blocking(move || run(&["check", "--online", "--config", &path])).await.unwrap();
     let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
     for (_, secret) in SECRETS {
@@ -63,31 +63,31 @@ async fn check(dir: &Path, configuration: &str) -> (Vec<String>, Option<i32>) {
 
 fn moved_nothing(simulators: &Simulators) {
     assert_eq!(simulators.books().len(), 0);
-    let moving: Vec<_> = simulators.journal().into_iter().filter(|entry| entry.moves_money).collect();
-    assert!(moving.is_empty(), "{moving:?}");
+    let moves_money: Vec<_> = simulators.journal().into_iter().filter(|entry| entry.moves_money).collect();
+    assert!(moves_money.is_empty(), "{moves_money:?}");
 }
 
-/// The service reads any name, as it does by default.
+/// The service accepts any name, as by default.
 fn lenient(_: &Simulators) {}
 
-/// The service reads no name but its own.
+/// The service accepts only its own names.
 fn strict(simulators: &Simulators) {
     simulators.with_world(|world| world.settings.debitsuccess.strict_names = true);
 }
 
-const FINE: &str = "reached, credentials accepted";
+const ACCEPTED: &str = "reached, credentials accepted";
 
 #[tokio::test]
-async fn a_right_configuration_is_fine_everywhere() {
+async fn a_valid_configuration_is_accepted_by_every_provider() {
     let checked = Checked::of(strict, |configuration| configuration).await;
     for account in ["debitsuccess", "namecom", "sectigo"] {
-        assert_eq!(checked.about(account), [FINE], "{:?}", checked.lines);
+        assert_eq!(checked.about(account), [ACCEPTED], "{:?}", checked.lines);
     }
     assert_eq!(checked.code, Some(0));
     checked.moved_nothing();
 }
 
-/// The other accounts are probed all the same.
+/// The other accounts are probed, too.
 #[rstest]
 #[case::sectigo(
     "login_password_env = \"DEMO_PASSWORD\"",
@@ -119,12 +119,13 @@ async fn a_wrong_password_is_named_in_one_sentence(
     assert_eq!((lines.len(), lines[0]), (2, "reached, credentials refused"), "{lines:?}");
     assert!(lines[1].starts_with(sentence), "{lines:?}");
     assert_eq!(checked.code, Some(1));
-    let fine = ["debitsuccess", "namecom", "sectigo"].into_iter().filter(|other| checked.about(other) == [FINE]);
-    assert_eq!(fine.count(), 2, "{:?}", checked.lines);
+    let accepted =
+        ["debitsuccess", "namecom", "sectigo"].into_iter().filter(|other| checked.about(other) == [ACCEPTED]);
+    assert_eq!(accepted.count(), 2, "{:?}", checked.lines);
     checked.moved_nothing();
 }
 
-/// A strict service reads no password in another namespace: its 02 must not look like a wrong
+/// A strict service finds no password in another namespace: its 02 must not be reported as a wrong
 /// password.
 #[rstest]
 #[case::of_the_data(
@@ -152,34 +153,34 @@ async fn a_wrong_name_is_named_in_one_sentence(#[case] setting: &str, #[case] wr
     checked.moved_nothing();
 }
 
-/// A service that reads any name is found to have others all the same.
+/// A service that accepts any name is still found to have other names.
 #[tokio::test]
-async fn a_wrong_name_that_is_read_all_the_same_fails_the_check() {
+async fn a_wrong_name_that_the_service_accepts_fails_the_check() {
     let more = "currency = \"AUD\"\ndata_namespace = \"http://wrong.example/data\"";
     let checked = Checked::of(lenient, |configuration| configuration.replacen("currency = \"AUD\"", more, 1)).await;
     let lines = checked.about("debitsuccess");
-    assert_eq!((lines.len(), lines[0]), (2, FINE), "{lines:?}");
+    assert_eq!((lines.len(), lines[0]), (2, ACCEPTED), "{lines:?}");
     assert!(lines[1].starts_with("data_namespace is \"http://wrong.example/data\""), "{lines:?}");
     assert_eq!(checked.code, Some(1));
     checked.moved_nothing();
 }
 
-/// An address where nothing listens.
-fn nowhere() -> SocketAddr {
+/// An address without a listener.
+fn unused_address() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 #[tokio::test]
-async fn a_host_that_refuses_is_named_with_its_cause() {
+async fn a_host_that_refuses_connections_is_named_with_its_cause() {
     for account in ["debitsuccess", "namecom", "sectigo"] {
-        let gone = nowhere();
+        let unused = unused_address();
         let mut origin = String::new();
         let checked = Checked::of(lenient, |configuration| {
             let (before, after) = configuration.split_once(&format!("[accounts.{account}]")).unwrap();
             let (_, rest) = after.split_once("endpoint = \"").unwrap();
             let (present, _) = rest.split_once('"').unwrap();
             let scheme = present.split_once("://").unwrap().0;
-            origin = format!("{scheme}://{gone}");
+            origin = format!("{scheme}://{unused}");
             let after = after.replacen(present, &origin, 1);
             format!("{before}[accounts.{account}]{after}")
         })
@@ -196,12 +197,12 @@ async fn a_host_that_refuses_is_named_with_its_cause() {
 #[case::a_name_that_does_not_exist("https://recoup.invalid", "its name cannot be resolved (")]
 #[case::another_authority("", "TLS fails on its certificate (")]
 #[tokio::test]
-async fn a_host_that_is_not_reached_is_named_with_its_cause(#[case] endpoint: &str, #[case] cause: &str) {
+async fn a_host_that_cannot_be_reached_is_named_with_its_cause(#[case] endpoint: &str, #[case] cause: &str) {
     let mut origin = String::new();
     let checked = Checked::of(lenient, |configuration| {
         let present = configuration.split_once("endpoint = \"").unwrap().1.split_once('"').unwrap().0.to_owned();
         if endpoint.is_empty() {
-            // An authority of its own that has signed nothing here.
+            // The system's authorities have not signed this certificate.
             let own = without_its_authority(&configuration);
             origin = present;
             return own;
@@ -217,14 +218,14 @@ async fn a_host_that_is_not_reached_is_named_with_its_cause(#[case] endpoint: &s
     checked.moved_nothing();
 }
 
-/// Without `ca_file`, so that the system's authorities are trusted, none of which has signed the
-/// simulators' certificate.
+/// The configuration without `ca_file`: the system's authorities are trusted, and none of them has
+/// signed the simulators' certificate.
 fn without_its_authority(configuration: &str) -> String {
     configuration.lines().filter(|line| !line.starts_with("ca_file")).map(|line| format!("{line}\n")).collect()
 }
 
 #[tokio::test]
-async fn a_wrong_configuration_is_told_before_anything_is_asked() {
+async fn an_invalid_configuration_is_reported_before_any_request() {
     let dir = tempfile::tempdir().unwrap();
     let simulators = simulators_in(dir.path()).await;
     let wrong = configuration(&simulators, dir.path(), "legder.path = \"x\"");
@@ -239,7 +240,7 @@ async fn probe(stack: &Stack, account: &str) -> Result<proto::ProbeAccountRespon
 }
 
 #[tokio::test]
-async fn a_probe_through_the_port_says_the_same() {
+async fn probe_account_reports_the_same() {
     let stack = Stack::start_as(|configuration| {
         configuration.replacen("login_password_env = \"DEMO_PASSWORD\"", "login_password_env = \"DEMO_TOKEN\"", 1)
     })
@@ -249,31 +250,32 @@ async fn a_probe_through_the_port_says_the_same() {
     assert_eq!((refused.reached, refused.credentials()), (true, Credentials::Refused));
     assert_eq!(refused.findings.len(), 1, "{refused:?}");
     for account in ["namecom", "debitsuccess"] {
-        let fine = probe(&stack, account).await.unwrap();
+        let accepted = probe(&stack, account).await.unwrap();
         assert_eq!(
-            (fine.reached, fine.credentials(), fine.findings.len()),
+            (accepted.reached, accepted.credentials(), accepted.findings.len()),
             (true, Credentials::Accepted, 0),
-            "{fine:?}"
+            "{accepted:?}"
         );
     }
     moved_nothing(&stack.simulators);
 }
 
-/// The gateway's GET of the refund endpoint is in the journal with nothing but its path.
+/// The probe's GET of the refund endpoint contains only its path.
 #[tokio::test]
-async fn the_refund_endpoint_is_asked_without_a_login() {
+async fn the_refund_endpoint_is_probed_without_a_login() {
     let stack = Stack::start().await;
     probe(&stack, "sectigo").await.unwrap();
     let journal = stack.simulators.journal();
-    let asked: Vec<(&str, &str)> = journal.iter().map(|entry| (entry.method.as_str(), entry.path.as_str())).collect();
-    assert_eq!(asked, [("GET", "/products/!AutoRefund"), ("POST", "/products/!getPostPaymentStatus")]);
+    let requests: Vec<(&str, &str)> =
+        journal.iter().map(|entry| (entry.method.as_str(), entry.path.as_str())).collect();
+    assert_eq!(requests, [("GET", "/products/!AutoRefund"), ("POST", "/products/!getPostPaymentStatus")]);
     let get = serde_json::to_string(&journal[0]).unwrap();
     assert!(!get.contains("demo-password") && !get.contains("loginName") && !get.contains('?'), "{get}");
     moved_nothing(&stack.simulators);
 }
 
 #[tokio::test]
-async fn a_name_that_is_none_is_refused() {
+async fn an_invalid_account_name_is_refused() {
     let stack = Stack::start().await;
     let unknown = probe(&stack, "unknown").await.unwrap_err();
     assert_eq!((unknown.code(), reason(&unknown).as_str()), (Code::NotFound, "ACCOUNT_NOT_FOUND"));
@@ -285,8 +287,8 @@ async fn a_name_that_is_none_is_refused() {
     assert_eq!(stack.simulators.journal().len(), 0);
 }
 
-/// Callers that come before the next probe has begun share it; a caller whose time is over gets
-/// DEADLINE alone.
+/// Callers that arrive before the next probe has begun share it; a caller whose deadline has passed
+/// gets DEADLINE.
 #[tokio::test]
 async fn two_probes_of_an_account_are_five_seconds_apart() {
     let stack = Stack::start().await;
@@ -304,9 +306,9 @@ async fn two_probes_of_an_account_are_five_seconds_apart() {
     moved_nothing(&stack.simulators);
 }
 
-/// A lower bound alone: a busy machine may take longer.
+/// Only a lower bound: a busy machine may take longer.
 #[tokio::test]
-async fn each_request_of_a_probe_waits_for_its_turn() {
+async fn each_request_of_a_probe_waits_for_the_rate_limiter() {
     let stack = Stack::start_as(|configuration| {
         configuration.replacen("[accounts.namecom]", "[accounts.namecom]\nrequests_per_second = 1", 1)
     })
@@ -317,9 +319,9 @@ async fn each_request_of_a_probe_waits_for_its_turn() {
     moved_nothing(&stack.simulators);
 }
 
-/// An account without a waiting refund has nothing else that would try it.
+/// Without a pending refund nothing else probes the account.
 #[tokio::test]
-async fn a_probe_opens_an_account_that_was_suspended() {
+async fn a_probe_ends_the_suspension_of_an_account() {
     use simulators::faults::{FaultEffect, Point, Repeat};
     use simulators::request::Provider;
 
@@ -330,15 +332,10 @@ async fn a_probe_opens_an_account_that_was_suspended() {
     stack.arm(Provider::Sectigo, Point::BeforeEffect, FaultEffect::Close, Repeat::Once);
     let refund = stack.refund(crate::support::sectigo("r-1", "1000001")).await;
     assert_eq!(refund.state(), proto::refund::State::InDoubt);
-    assert_eq!(health_of(&stack, "sectigo").await, Health::Suspended);
+    assert_eq!(stack.health_of("sectigo").await, Health::Suspended);
     let report = probe(&stack, "sectigo").await.unwrap();
     assert_eq!(report.credentials(), Credentials::Accepted);
-    assert_eq!(health_of(&stack, "sectigo").await, Health::Serving);
+    assert_eq!(stack.health_of("sectigo").await, Health::Serving);
     assert_eq!(stack.effects("1000001"), 0);
     assert_eq!(stack.attempts("1000001"), 1);
-}
-
-async fn health_of(stack: &Stack, account: &str) -> Health {
-    let listed = stack.accounts().await.list_accounts(proto::ListAccountsRequest {}).await.unwrap().into_inner();
-    listed.accounts.iter().find(|one| one.account == account).unwrap().health()
 }

@@ -1,4 +1,4 @@
-//! A refund is created once, told truly, and never twice.
+//! A refund is created once, returned truly, and never done twice.
 
 use std::collections::HashMap;
 
@@ -32,7 +32,7 @@ async fn a_first_refund_reaches_its_provider_once(#[case] provider: Provider, #[
     assert!(refund.dispatch_time.is_some());
     assert_eq!(refund.complete_time.is_some(), end == State::Succeeded);
 
-    // The same id and content, again and again: the same refund, and nothing on the wire.
+    // The same id and content again: the same refund, and no request to the provider.
     for _ in 0..3 {
         let again = stack.create(request.clone()).await.unwrap();
         assert!(again.replayed);
@@ -42,17 +42,21 @@ async fn a_first_refund_reaches_its_provider_once(#[case] provider: Provider, #[
 }
 
 #[tokio::test]
-async fn what_the_providers_say_is_told() {
+async fn a_refund_shows_what_its_provider_answered() {
     let stack = Stack::start().await;
     let by_sectigo = stack.refund(sectigo("s", "1000002")).await;
-    assert_eq!(by_sectigo.refunded_amount, None, "Sectigo never says how much");
+    assert_eq!(by_sectigo.refunded_amount, None, "Sectigo never returns an amount");
     assert_eq!(by_sectigo.money_verdict(), MoneyVerdict::Moved);
     assert_eq!(by_sectigo.side_effects().collect::<Vec<_>>(), [SideEffect::OrderCancelled]);
 
     let by_namecom = stack.refund(namecom("n", 123_456, &[987_654])).await;
     assert_eq!(by_namecom.refunded_amount, Some(proto::Money { currency_code: "USD".into(), minor_units: 1598 }));
     let items: Vec<_> = by_namecom.items.iter().map(|item| (item.item_id.as_str(), item.requested)).collect();
-    assert_eq!(items, [("987654", true), ("987655", false)], "the privacy item goes along with its registration");
+    assert_eq!(
+        items,
+        [("987654", true), ("987655", false)],
+        "the privacy item is refunded together with its registration"
+    );
 
     let by_debitsuccess = stack.refund(debitsuccess("d", "DS000002", 1250)).await;
     assert_eq!(by_debitsuccess.provider_status, "Submitted");
@@ -63,7 +67,7 @@ async fn what_the_providers_say_is_told() {
 }
 
 #[tokio::test]
-async fn other_content_under_a_known_id_is_refused_by_name() {
+async fn other_content_under_a_known_id_is_refused_with_the_differing_fields() {
     let stack = Stack::start().await;
     stack.refund(sectigo("known", "1000001")).await;
     let mut other = sectigo("known", "1000002");
@@ -74,8 +78,7 @@ async fn other_content_under_a_known_id_is_refused_by_name() {
     assert_eq!(stack.effects("1000002"), 0);
 }
 
-/// Every refusal that the demo data can bring about: code verbatim, category, and nothing in the
-/// books.
+/// Every refusal in the demo data: the provider's code, the category, and no effect in the books.
 #[rstest]
 #[case::multi_domain(sectigo("r", "2000001"), "-18", Category::NotEligible)]
 #[case::period_over(sectigo("r", "2000002"), "-18", Category::RefundPeriodOver)]
@@ -89,7 +92,7 @@ async fn other_content_under_a_known_id_is_refused_by_name() {
 #[case::no_such_account(debitsuccess("r", "NOBODY", 100), "08", Category::TargetNotFound)]
 #[case::too_much(debitsuccess("r", "DS000001", 50_001), "13040", Category::AmountTooLarge)]
 #[tokio::test]
-async fn a_refusal_is_the_refunds_state_and_not_the_calls(
+async fn a_providers_refusal_is_a_state_of_the_refund_and_not_an_error_of_the_call(
     #[case] request: proto::CreateRefundRequest,
     #[case] code: &str,
     #[case] category: Category,
@@ -118,7 +121,7 @@ async fn an_external_reference_that_names_two_accounts_is_ambiguous() {
 }
 
 #[tokio::test]
-async fn every_wrong_field_is_named_at_once_and_nothing_is_recorded() {
+async fn every_invalid_field_is_named_and_nothing_is_recorded() {
     let stack = Stack::start().await;
     let request = proto::CreateRefundRequest {
         refund_id: "not a name".to_owned(),
@@ -150,23 +153,23 @@ async fn every_wrong_field_is_named_at_once_and_nothing_is_recorded() {
 }
 
 #[rstest]
-#[case::unknown_account(proto::CreateRefundRequest { account: "nobody".into(), ..sectigo("x", "1000001") }, Code::NotFound, "ACCOUNT_NOT_FOUND")]
+#[case::unknown_account(proto::CreateRefundRequest { account: "unknown".into(), ..sectigo("x", "1000001") }, Code::NotFound, "ACCOUNT_NOT_FOUND")]
 #[case::other_provider(proto::CreateRefundRequest { account: "namecom".into(), ..sectigo("x", "1000001") }, Code::FailedPrecondition, "ACCOUNT_MISMATCH")]
 #[tokio::test]
-async fn an_account_that_does_not_fit_is_refused(
+async fn an_unknown_or_unsuitable_account_is_refused(
     #[case] request: proto::CreateRefundRequest,
     #[case] code: Code,
-    #[case] word: &str,
+    #[case] expected: &str,
 ) {
     let stack = Stack::start().await;
     let refusal = stack.create(request).await.unwrap_err();
-    assert_eq!((refusal.code(), reason(&refusal).as_str()), (code, word));
+    assert_eq!((refusal.code(), reason(&refusal).as_str()), (code, expected));
     assert_eq!(stack.find("x").await, None);
     assert!(stack.simulators.journal().is_empty());
 }
 
 #[tokio::test]
-async fn an_amount_in_another_currency_is_the_callers_mistake() {
+async fn an_amount_in_another_currency_is_refused() {
     let stack = Stack::start().await;
     let mut request = debitsuccess("usd", "DS000001", 100);
     if let Some(Target::Debitsuccess(target)) = request.target.as_mut() {
@@ -183,7 +186,7 @@ async fn an_amount_in_another_currency_is_the_callers_mistake() {
 #[case(sectigo("second", "1000001"))]
 #[case(sectigo("second", "0001000001"))]
 #[tokio::test]
-async fn a_target_that_has_a_refund_gets_no_second_one(#[case] second: proto::CreateRefundRequest) {
+async fn a_target_with_a_refund_gets_no_second_one(#[case] second: proto::CreateRefundRequest) {
     let stack = Stack::start().await;
     stack.refund(sectigo("first", "1000001")).await;
     let refusal = stack.create(second).await.unwrap_err();
@@ -194,7 +197,7 @@ async fn a_target_that_has_a_refund_gets_no_second_one(#[case] second: proto::Cr
 }
 
 #[tokio::test]
-async fn a_refused_refund_gives_its_target_free() {
+async fn a_refused_refund_releases_its_target() {
     let stack = Stack::start().await;
     for id in ["one", "two"] {
         assert_eq!(stack.refund(sectigo(id, "2000001")).await.state(), State::Failed);
@@ -203,7 +206,7 @@ async fn a_refused_refund_gives_its_target_free() {
 }
 
 #[tokio::test]
-async fn a_similar_refund_needs_a_word() {
+async fn a_similar_refund_needs_allow_similar() {
     let stack = Stack::start().await;
     stack.refund(debitsuccess("a", "DS000003", 700)).await;
     let refusal = stack.create(debitsuccess("b", "DS000003", 700)).await.unwrap_err();
@@ -215,7 +218,7 @@ async fn a_similar_refund_needs_a_word() {
     assert_eq!(stack.effects("DS000003"), 3);
 }
 
-/// By its references at Debitsuccess, of which one or both are given.
+/// A refund of a payee by one or both of its references at Debitsuccess.
 fn payee(id: &str, account: &str, external: &str, minor_units: i64) -> proto::CreateRefundRequest {
     let mut request = debitsuccess(id, account, minor_units);
     if let Some(Target::Debitsuccess(target)) = request.target.as_mut() {
@@ -224,14 +227,14 @@ fn payee(id: &str, account: &str, external: &str, minor_units: i64) -> proto::Cr
     request
 }
 
-/// A refund that gives both references says that they name one payee.
+/// A refund with both references shows that they name one payee.
 #[rstest]
 #[case::by_its_own(payee("later", "DS000003", "", 700), "first")]
 #[case::by_ours(payee("later", "", "EXT-000003", 700), "first")]
 #[case::by_both(payee("later", "DS000003", "EXT-000003", 700), "first")]
 #[case::one_that_gave_the_other_alone(payee("later", "", "EXT-000003", 900), "before")]
 #[tokio::test]
-async fn a_payee_is_known_by_both_its_references(#[case] later: proto::CreateRefundRequest, #[case] like: &str) {
+async fn a_payee_is_recognised_by_either_reference(#[case] later: proto::CreateRefundRequest, #[case] like: &str) {
     let stack = Stack::start().await;
     stack.refund(payee("before", "DS000003", "", 900)).await;
     stack.refund(payee("first", "DS000003", "EXT-000003", 700)).await;
@@ -242,12 +245,12 @@ async fn a_payee_is_known_by_both_its_references(#[case] later: proto::CreateRef
     assert_eq!(stack.effects("DS000003"), 3);
 }
 
-/// The payee stays the same, whoever asks.
+/// The payee does not depend on the login.
 #[rstest]
 #[case::the_same_account("debitsuccess", "")]
 #[case::another_account("moved", "former = [{ login = \"demo\" }]\n")]
 #[tokio::test]
-async fn a_similar_refund_is_seen_under_another_login(#[case] account: &str, #[case] former: &str) {
+async fn a_similar_refund_is_recognised_under_another_login(#[case] account: &str, #[case] former: &str) {
     let stack = Stack::start().await;
     stack.refund(debitsuccess("first", "DS000003", 700)).await;
     let stack = stack
@@ -263,13 +266,13 @@ async fn a_similar_refund_is_seen_under_another_login(#[case] account: &str, #[c
     assert_eq!((stack.effects("DS000003"), stack.attempts("DS000003")), (1, 1));
 }
 
-/// Providers may compare keys without regard to case, and so do people.
+/// Providers may compare keys case-insensitively, and so do people.
 #[rstest]
 #[case::the_same_refund(sectigo("case-a", "1000001"))]
 #[case::another_refund(sectigo("CASE-A", "1000002"))]
 #[case::at_another_provider(namecom("case-A", 200_001, &[3_200_001]))]
 #[tokio::test]
-async fn an_id_that_differs_in_case_alone_is_taken(#[case] request: proto::CreateRefundRequest) {
+async fn an_id_that_differs_only_in_case_is_in_use(#[case] request: proto::CreateRefundRequest) {
     let stack = Stack::start().await;
     stack.refund(sectigo("Case-A", "1000001")).await;
     let id = request.refund_id.clone();
@@ -280,11 +283,12 @@ async fn an_id_that_differs_in_case_alone_is_taken(#[case] request: proto::Creat
         assert!(!details.error_info().unwrap().metadata.contains_key("differing_fields"), "{details:?}");
         assert_eq!(details.resource_info().unwrap().resource_name, "refunds/Case-A");
     }
-    assert_eq!(stack.find(&id).await, None, "one id is one refund, as it was written");
+    assert_eq!(stack.find(&id).await, None, "the id is found only as it was written");
     assert_eq!((stack.simulators.books().len(), stack.simulators.journal().len()), (1, 1));
 }
 
-/// What happened or may have happened besides, and not what the provider is able to do.
+/// Only side effects that happened or may have happened, not those that the provider is able to
+/// have.
 #[rstest]
 #[case::sectigo_refunded(sectigo("r", "1000001"), None, State::Succeeded, &[SideEffect::OrderCancelled])]
 #[case::sectigo_refused(sectigo("r", "2000001"), None, State::Failed, &[])]
@@ -318,7 +322,7 @@ async fn an_id_that_differs_in_case_alone_is_taken(#[case] request: proto::Creat
     &[SideEffect::ServiceFeeCharged]
 )]
 #[tokio::test]
-async fn side_effects_are_what_happened_or_may_have(
+async fn side_effects_are_those_that_happened_or_may_have_happened(
     #[case] request: proto::CreateRefundRequest,
     #[case] lost: Option<Provider>,
     #[case] state: State,
@@ -331,7 +335,11 @@ async fn side_effects_are_what_happened_or_may_have(
         Target::Namecom(_) => &[SideEffect::DomainDeleted, SideEffect::AttachedItemsRefunded],
         Target::Debitsuccess(_) => &[SideEffect::ServiceFeeCharged],
     };
-    assert_eq!(would_be.side_effects().collect::<Vec<_>>(), possible, "before it is asked for, all that can happen");
+    assert_eq!(
+        would_be.side_effects().collect::<Vec<_>>(),
+        possible,
+        "a dry run shows every side effect that can happen"
+    );
     if let Some(provider) = lost {
         stack.arm(provider, Point::BeforeEffect, FaultEffect::Close, Repeat::Once);
     }
@@ -342,7 +350,7 @@ async fn side_effects_are_what_happened_or_may_have(
 }
 
 #[tokio::test]
-async fn validate_only_checks_everything_and_does_nothing() {
+async fn validate_only_checks_everything_and_records_nothing() {
     let stack = Stack::start().await;
     let ask = |request| proto::CreateRefundRequest { validate_only: true, ..request };
     let would_be = stack.refund(ask(sectigo("v", "1000001"))).await;
@@ -363,7 +371,7 @@ async fn validate_only_checks_everything_and_does_nothing() {
 }
 
 #[tokio::test]
-async fn a_hundred_callers_of_one_id_make_one_refund() {
+async fn a_hundred_concurrent_calls_with_one_id_make_one_refund() {
     let stack = Stack::start().await;
     let calls = (0..100).map(|_| stack.create(sectigo("crowd", "1000005")));
     let answers: Vec<_> = futures_util::future::join_all(calls).await.into_iter().map(Result::unwrap).collect();
@@ -373,7 +381,7 @@ async fn a_hundred_callers_of_one_id_make_one_refund() {
 }
 
 #[tokio::test]
-async fn a_hundred_refunds_of_one_order_make_one_effect() {
+async fn a_hundred_concurrent_refunds_of_one_order_have_one_effect() {
     let stack = Stack::start().await;
     let calls = (0..100).map(|index| stack.create(sectigo(&format!("racer-{index}"), "1000006")));
     let answers = futures_util::future::join_all(calls).await;

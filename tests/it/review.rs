@@ -1,7 +1,7 @@
-//! A review is a person's to end. What lookups show meanwhile is told, and only the provider's own
-//! record of this refund settles one.
+//! A review ends with the operator's resolution. Lookups continue and show what they see, but only the
+//! provider's own record of this refund ends a review.
 //!
-//! Each test ends by asking the simulators' books.
+//! Each test ends with a look at the simulators' books.
 
 use std::time::Duration;
 
@@ -15,30 +15,30 @@ use simulators::providers::debitsuccess::RefundStatus;
 use simulators::request::Provider;
 use tonic::Code;
 
-use crate::support::{Stack, debitsuccess, micros, namecom, patient, reason, sample_request, sectigo};
+use crate::support::{Stack, debitsuccess, micros, namecom, reason, sample_request, sectigo, without_lookups};
 
 const DAY_MICROS: i64 = 24 * 3_600 * 1_000_000;
 const MINUTE_MICROS: i64 = 60 * 1_000_000;
 
-/// Nothing is looked up but by ReconcileRefund, and "not refunded" means something at once.
+/// A gateway that looks refunds up only at ReconcileRefund, without a settle time.
 async fn on_demand() -> Stack {
-    Stack::start_as(|configuration| patient(&configuration, 0)).await
+    Stack::start_as(|configuration| without_lookups(&configuration, 0)).await
 }
 
-/// Looked up every tenth of a second.
+/// A lookup every tenth of a second.
 fn fast_lookups(configuration: String) -> String {
-    patient(&configuration, 0).replace("\"3600000\"", "\"40 80\"\nengine.lookups_every_ms = 100")
+    without_lookups(&configuration, 0).replace("\"3600000\"", "\"40 80\"\nengine.lookups_every_ms = 100")
 }
 
-/// What Debitsuccess says of the refund from now on.
+/// Sets the status of a refund at Debitsuccess.
 fn set_status(stack: &Stack, id: &str, status: RefundStatus) {
     stack.simulators.with_world(|world| world.providers.debitsuccess.set_refund_status(id, status, None).unwrap());
 }
 
-/// A refund that Debitsuccess took and that two lookups did not find.
-async fn lost_from_sight(stack: &Stack, id: &str) -> proto::Refund {
-    stack.blind(Some(1));
-    stack.blind(Some(2));
+/// A refund in review: Debitsuccess accepted it, and two lookups did not find it.
+async fn submitted_then_absent(stack: &Stack, id: &str) -> proto::Refund {
+    stack.make_lookups_stale(Some(1));
+    stack.make_lookups_stale(Some(2));
     let (request, ..) = sample_request(Provider::Debitsuccess, id);
     assert_eq!(stack.refund(request).await.state(), State::Submitted);
     assert_eq!(stack.reconcile(id).await.unwrap().state(), State::Submitted);
@@ -47,7 +47,7 @@ async fn lost_from_sight(stack: &Stack, id: &str) -> proto::Refund {
     refund
 }
 
-/// A lookup that shows nothing new leaves no event, so that the etag in a person's hand stays
+/// A lookup that shows nothing new leaves no event, so that an etag that the operator has stays
 /// valid.
 async fn shows_nothing_new(stack: &Stack, id: &str) {
     let (before, events) = (stack.get(id).await, stack.events(id).await.len());
@@ -62,7 +62,7 @@ async fn shows_nothing_new(stack: &Stack, id: &str) {
 #[tokio::test]
 async fn a_review_is_looked_up_again_within_a_day() {
     let stack = on_demand().await;
-    let refund = lost_from_sight(&stack, "r-1").await;
+    let refund = submitted_then_absent(&stack, "r-1").await;
     let next = micros(&refund.doubt.unwrap().next_check_time.unwrap()) - micros(&refund.update_time.unwrap());
     assert!((DAY_MICROS - MINUTE_MICROS..=DAY_MICROS).contains(&next), "{next}");
     // Each lookup sets the next one.
@@ -83,8 +83,8 @@ async fn a_final_record_under_our_identifier_ends_a_review(
     #[case] kind: Kind,
 ) {
     let stack = on_demand().await;
-    lost_from_sight(&stack, "r-1").await;
-    for (status, word) in [
+    submitted_then_absent(&stack, "r-1").await;
+    for (status, expected) in [
         (RefundStatus::Submitted, "Submitted"),
         (RefundStatus::AwaitingReview, "Awaiting Review"),
         (RefundStatus::Approved, "Approved"),
@@ -93,9 +93,9 @@ async fn a_final_record_under_our_identifier_ends_a_review(
         let events = stack.events("r-1").await.len();
         let refund = stack.reconcile("r-1").await.unwrap();
         assert_eq!((refund.state(), refund.money_verdict()), (State::NeedsReview, MoneyVerdict::MayHaveMoved));
-        assert_eq!(refund.provider_status, word);
+        assert_eq!(refund.provider_status, expected);
         let evidence = refund.doubt.unwrap().last_evidence;
-        assert!(evidence.contains(word), "{evidence}");
+        assert!(evidence.contains(expected), "{evidence}");
         let history = stack.events("r-1").await;
         assert_eq!(history.len(), events + 1);
         assert_eq!(
@@ -112,17 +112,16 @@ async fn a_final_record_under_our_identifier_ends_a_review(
     assert_eq!((stack.effects("DS000001"), stack.attempts("DS000001")), (1, 1));
 }
 
-/// However often it does not see the refund: that proved something before the review, and leads to
-/// no attempt from it.
+/// In a review, absence leads to no attempt, however often it is seen.
 #[tokio::test]
-async fn a_review_is_looked_up_by_itself_and_sends_nothing() {
+async fn a_review_is_looked_up_and_sends_nothing() {
     let stack = Stack::start_as(fast_lookups).await;
-    let unseen = stack.blind(None);
+    let unseen = stack.make_lookups_stale(None);
     let (request, target, in_journal) = sample_request(Provider::Debitsuccess, "r-1");
     assert_eq!(stack.refund(request).await.state(), State::Submitted);
     let review = stack.until("r-1", |refund| refund.state() == State::NeedsReview).await;
-    let looks = |refund: &proto::Refund| refund.doubt.as_ref().unwrap().check_count;
-    let later = stack.polled_until("r-1", |refund| looks(refund) >= looks(&review) + 4).await;
+    let lookups = |refund: &proto::Refund| refund.doubt.as_ref().unwrap().check_count;
+    let later = stack.polled_until("r-1", |refund| lookups(refund) >= lookups(&review) + 4).await;
     assert_eq!((&later.etag, later.state()), (&review.etag, State::NeedsReview));
     assert_eq!(stack.attempts(in_journal), 1);
     stack.simulators.with_world(|world| world.faults.disarm(unseen));
@@ -131,40 +130,40 @@ async fn a_review_is_looked_up_by_itself_and_sends_nothing() {
     assert_eq!((stack.effects(target), stack.attempts(in_journal)), (1, 1));
 }
 
-/// One that an attempt began, and no lookup: its first lookup is at the time that it shows.
+/// A review that begins with an attempt has its first lookup at the time that it shows.
 #[tokio::test]
-async fn a_review_that_an_attempt_began_is_looked_up_in_time() {
+async fn a_review_that_began_with_an_attempt_is_looked_up_on_time() {
     let stack = Stack::start_as(fast_lookups).await;
     let review = stack.refund(debitsuccess("r-1", "DSCODE14143", 1250)).await;
     assert_eq!(review.state(), State::NeedsReview);
-    let looks = |refund: &proto::Refund| refund.doubt.as_ref().unwrap().check_count;
-    let looked_up = stack.polled_until("r-1", |refund| looks(refund) > 0);
-    // Well below the 30 s after which what is due is searched for in any case.
+    let lookups = |refund: &proto::Refund| refund.doubt.as_ref().unwrap().check_count;
+    let looked_up = stack.polled_until("r-1", |refund| lookups(refund) > 0);
+    // Well below the 30 s after which the reconciler wakes up in any case.
     let later = tokio::time::timeout(Duration::from_secs(20), looked_up).await.unwrap();
     assert_eq!(later.state(), State::NeedsReview);
     assert_eq!((stack.effects("DSCODE14143"), stack.attempts("DSCODE14143")), (0, 1));
 }
 
-/// 14143 on a first send: the record may be another caller's, whatever it says.
+/// 14143 on a first send: the record may belong to another client of the provider.
 #[rstest]
 #[case(RefundStatus::Completed)]
 #[case(RefundStatus::Rejected)]
 #[tokio::test]
-async fn a_strangers_record_settles_nothing(#[case] status: RefundStatus) {
+async fn a_record_of_another_client_does_not_end_a_review(#[case] status: RefundStatus) {
     let stack = on_demand().await;
     let (request, target, in_journal) = sample_request(Provider::Debitsuccess, "r-1");
     stack.refund(request.clone()).await;
     // With another ledger the gateway does not know that it has used the identifier.
-    let other = |configuration: String| patient(&configuration, 0).replace("recoup.db", "other.db");
+    let other = |configuration: String| without_lookups(&configuration, 0).replace("recoup.db", "other.db");
     let stack = stack.restart_as(other).await;
     assert_eq!(stack.refund(request).await.state(), State::NeedsReview);
     set_status(&stack, "r-1", status);
     let refund = stack.reconcile("r-1").await.unwrap();
     assert_eq!((refund.state(), refund.money_verdict()), (State::NeedsReview, MoneyVerdict::MayHaveMoved));
     let next = refund.doubt.unwrap().next_check_time;
-    assert!(next.is_some(), "it is looked up daily all the same");
+    assert!(next.is_some(), "it is still looked up daily");
     shows_nothing_new(&stack, "r-1").await;
-    // Nor does it correct a person.
+    // Nor does the record correct a resolution.
     let refund = stack.resolve("r-1", Resolution::NotRefunded).await.unwrap();
     assert_eq!((refund.state(), refund.money_verdict()), (State::Failed, MoneyVerdict::NotMoved));
     let refusal = stack.reconcile("r-1").await.unwrap_err();
@@ -172,9 +171,9 @@ async fn a_strangers_record_settles_nothing(#[case] status: RefundStatus) {
     assert_eq!((stack.effects(target), stack.attempts(in_journal)), (1, 2));
 }
 
-/// The order is refunded, by somebody: nothing says that it was this refund.
+/// The order is refunded, but not necessarily by this refund.
 #[tokio::test]
-async fn a_refunded_order_is_a_suggestion_at_sectigo() {
+async fn a_refunded_order_at_sectigo_does_not_end_a_review() {
     let stack = on_demand().await;
     stack.arm(Provider::Sectigo, Point::BeforeEffect, FaultEffect::Close, Repeat::Once);
     stack.refund(sectigo("r-1", "1000001")).await;
@@ -194,10 +193,10 @@ async fn a_refunded_order_is_a_suggestion_at_sectigo() {
     assert_eq!((stack.effects("1000001"), stack.attempts("1000001")), (0, 1));
 }
 
-/// The domain was deleted, and the answer lost: a person looks into it. The refund that follows is
-/// shown, and theirs to judge.
+/// The domain was deleted and the answer lost, which leads to review. The later refund is shown,
+/// and the operator decides.
 #[tokio::test]
-async fn a_refunded_item_is_a_suggestion_at_namecom() {
+async fn a_refunded_item_at_namecom_does_not_end_a_review() {
     let stack = on_demand().await;
     stack.simulators.with_world(|world| {
         let now = world.now();
@@ -218,7 +217,7 @@ async fn a_refunded_item_is_a_suggestion_at_namecom() {
     assert_eq!((refund.state(), refund.money_verdict()), (State::NeedsReview, MoneyVerdict::MayHaveMoved));
     let items: Vec<_> = refund.items.iter().map(|item| (item.item_id.as_str(), item.state(), item.requested)).collect();
     assert_eq!(items, [("3200001", proto::item_result::State::Succeeded, true)]);
-    assert_eq!(refund.refunded_amount, None, "nobody has said that it was for this refund");
+    assert_eq!(refund.refunded_amount, None, "it is not known to be the amount of this refund");
     shows_nothing_new(&stack, "r-1").await;
     assert_eq!((stack.effects("3200001"), stack.attempts("200001")), (1, 1));
 }

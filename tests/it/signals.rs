@@ -1,5 +1,4 @@
-//! Signals, as supervisors and terminals send them: which ones end the gateway, and what SIGHUP has
-//! it take up.
+//! Signals from supervisors and terminals: which ones stop the gateway, and what SIGHUP reloads.
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,13 +14,15 @@ use simulators::request::Provider;
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
-use crate::support::{LIMIT, channel, configuration, effects, namecom, sectigo, simulators_in};
+use crate::support::{
+    LIMIT, channel, configuration, effects, namecom, sectigo, simulators_in, wait_until, without_wait,
+};
 use crate::telemetry::{Log, launch};
 
-/// Drains: what is on the wire is finished, and its caller gets the answer.
+/// The attempt on the wire is finished, and its caller gets the answer.
 #[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_signal_that_ends_it_drains_it(#[values("TERM", "INT", "QUIT")] signal: &str) {
+async fn a_signal_that_stops_the_gateway_drains_it(#[values("TERM", "INT", "QUIT")] signal: &str) {
     let dir = tempfile::tempdir().unwrap();
     let simulators = simulators_in(dir.path()).await;
     let (gateway, log) = launch(&configuration(&simulators, dir.path(), ""), dir.path(), &[]);
@@ -30,7 +31,7 @@ async fn a_signal_that_ends_it_drains_it(#[values("TERM", "INT", "QUIT")] signal
     let call = tokio::spawn(async move { refunds.create_refund(sectigo("last", "1000001")).await });
     gate.wait_for(1).await.unwrap();
     gateway.signal(signal);
-    until(|| log.count("shutting down") == 1).await;
+    wait_until(|| log.count("shutting down") == 1).await;
     gateway.signal("HUP");
     gate.release_all();
     let answer = call.await.unwrap().unwrap().into_inner().refund.unwrap();
@@ -39,20 +40,11 @@ async fn a_signal_that_ends_it_drains_it(#[values("TERM", "INT", "QUIT")] signal
     assert_eq!(log.count("recoup stopped"), 1, "{}", log.text());
 }
 
-/// The secret of name.com's account in a file, and a wrong one in it.
+/// name.com's token in a file, and a wrong one in it.
 fn with_files(configuration: &str, dir: &Path) -> String {
     std::fs::write(dir.join("token"), "wrong-token\n").unwrap();
     let file = format!("token_file = \"{}\"", dir.join("token").display());
     configuration.replace("token_env = \"DEMO_TOKEN\"", &file)
-}
-
-async fn until(done: impl Fn() -> bool) {
-    let wait = async {
-        while !done() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(LIMIT, wait).await.unwrap();
 }
 
 async fn state_of(refunds: &RefundServiceClient<Channel>, id: &str) -> State {
@@ -69,19 +61,14 @@ async fn until_succeeded(refunds: &RefundServiceClient<Channel>, id: &str) {
     tokio::time::timeout(LIMIT, wait).await.unwrap();
 }
 
-fn at_once(request: proto::CreateRefundRequest) -> proto::CreateRefundRequest {
-    proto::CreateRefundRequest { wait: Some(prost_types::Duration::default()), ..request }
-}
-
 fn warned(log: &Log, key: &str) -> usize {
     let is_it = |line: &&serde_json::Value| (&line["level"], &line["key"]) == (&"WARN".into(), &key.into());
     log.lines().iter().filter(is_it).count()
 }
 
-/// The account would not be tried again for an hour: that it is, and at once, follows from the
-/// file.
+/// The breaker would stay open for an hour, so only the changed file can close it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refused_secret_is_read_again_at_once_and_the_account_tried_with_it() {
+async fn a_refused_secret_is_read_again_immediately_and_the_account_is_probed() {
     let dir = tempfile::tempdir().unwrap();
     let simulators = simulators_in(dir.path()).await;
     let settings = "engine.circuit_pause_min_ms = 3600000\nengine.circuit_pause_max_ms = 3600000";
@@ -90,7 +77,7 @@ async fn a_refused_secret_is_read_again_at_once_and_the_account_tried_with_it() 
         launch(&with_files(&configuration(&simulators, dir.path(), settings), dir.path()), dir.path(), &[]);
     std::fs::write(dir.path().join("token"), "demo-token\n").unwrap();
     let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
-    refunds.create_refund(at_once(namecom("refused", 200_001, &[3_200_001]))).await.unwrap();
+    refunds.create_refund(without_wait(namecom("refused", 200_001, &[3_200_001]))).await.unwrap();
     until_succeeded(&refunds, "refused").await;
     assert!(begin.elapsed() < Duration::from_secs(10), "before the file is read again in any case");
     assert_eq!(log.count("account secret changed"), 1, "{}", log.text());
@@ -100,9 +87,9 @@ async fn a_refused_secret_is_read_again_at_once_and_the_account_tried_with_it() 
     assert!(gateway.terminate().success());
 }
 
-/// No refund waits to be sent, so nothing but a lookup can meet the refusal.
+/// No refund is pending, so only a lookup can be refused.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_secret_that_a_lookup_was_refused_with_is_read_again_at_once() {
+async fn a_secret_that_a_lookup_was_refused_with_is_read_again_immediately() {
     let dir = tempfile::tempdir().unwrap();
     let simulators = simulators_in(dir.path()).await;
     let settings = "engine.lookups_after_ms = \"500\"\nengine.lookups_every_ms = 3600000";
@@ -120,14 +107,14 @@ async fn a_secret_that_a_lookup_was_refused_with_is_read_again_at_once() {
     assert_eq!(state_of(&refunds, "lost").await, State::InDoubt);
     simulators.with_world(|world| world.providers.namecom.put_account(Account::new("demo-test", "renewed-token")));
     std::fs::write(dir.path().join("token"), "renewed-token\n").unwrap();
-    until(|| log.count("account secret changed") == 1).await;
+    wait_until(|| log.count("account secret changed") == 1).await;
     assert!(begin.elapsed() < Duration::from_secs(10), "before the file is read again in any case");
     assert!(gateway.terminate().success());
     assert_eq!(effects(&simulators, "3200001"), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hangup_has_secrets_and_the_filter_read_again_and_nothing_else() {
+async fn a_hangup_reloads_only_secrets_and_the_log_filter() {
     let dir = tempfile::tempdir().unwrap();
     let simulators = simulators_in(dir.path()).await;
     let settings =
@@ -135,18 +122,18 @@ async fn a_hangup_has_secrets_and_the_filter_read_again_and_nothing_else() {
     let before = with_files(&configuration(&simulators, dir.path(), settings), dir.path());
     let (gateway, log) = launch(&before, dir.path(), &[]);
     let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
-    refunds.create_refund(at_once(namecom("waits", 200_001, &[3_200_001]))).await.unwrap();
-    until(|| log.count("refuses the account's credentials") == 1).await;
+    refunds.create_refund(without_wait(namecom("waits", 200_001, &[3_200_001]))).await.unwrap();
+    wait_until(|| log.count("refuses the account's credentials") == 1).await;
     assert_eq!(log.count("call answered"), 0, "a line of another filter");
 
-    // Wrong in two ways, and right in one: all of it is left.
+    // Two invalid settings and a valid one: none of them is applied.
     let path = dir.path().join("recoup.toml");
     let wrong = before
         .replace("\"info\"", "\"debug\"")
         .replace("listen = \"127.0.0.1:0\"", "listen = \"0.0.0.0:1\"\nlegder = 1");
     std::fs::write(&path, wrong).unwrap();
     gateway.signal("HUP");
-    until(|| log.count("could not reload the configuration") == 1).await;
+    wait_until(|| log.count("could not reload the configuration") == 1).await;
     let lines = log.lines();
     let line = lines
         .iter()
@@ -157,7 +144,7 @@ async fn a_hangup_has_secrets_and_the_filter_read_again_and_nothing_else() {
     assert_eq!(state_of(&refunds, "waits").await, State::Pending);
     assert_eq!(log.count("call answered"), 0);
 
-    // A new file for the secret, another filter, and two keys that take a restart.
+    // A new file for the secret, another filter, and two settings that need a restart.
     std::fs::write(dir.path().join("new-token"), "demo-token").unwrap();
     let changed = before
         .replace("/token\"", "/new-token\"")
@@ -165,25 +152,25 @@ async fn a_hangup_has_secrets_and_the_filter_read_again_and_nothing_else() {
         .replace("[accounts.sectigo]", "server.drain_ms = 7000\n[accounts.sectigo]\nmax_in_flight = 3");
     std::fs::write(&path, &changed).unwrap();
     gateway.signal("HUP");
-    until(|| log.count("configuration reloaded") == 1).await;
+    wait_until(|| log.count("configuration reloaded") == 1).await;
     until_succeeded(&refunds, "waits").await;
-    until(|| log.count("call answered") > 0).await;
+    wait_until(|| log.count("call answered") > 0).await;
     assert_eq!(warned(&log, "server.drain_ms"), 1, "{}", log.text());
     assert_eq!(warned(&log, "accounts.sectigo.max_in_flight"), 1, "{}", log.text());
     let keys = log.lines().iter().filter(|line| line.get("key").is_some()).count();
     assert_eq!(keys, 2, "{}", log.text());
 
-    // Many at once are no more than one after the other.
+    // Many signals in a row do no harm.
     for _ in 0..20 {
         gateway.signal("HUP");
     }
-    until(|| log.count("configuration reloaded") >= 2).await;
+    wait_until(|| log.count("configuration reloaded") >= 2).await;
     refunds.create_refund(sectigo("after", "1000001")).await.unwrap();
     assert!(gateway.terminate().success());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_start_is_logged() {
+async fn the_start_of_the_gateway_is_logged() {
     let dir = tempfile::tempdir().unwrap();
     let simulators = simulators_in(dir.path()).await;
     let settings = "metrics.listen = \"127.0.0.1:0\"";

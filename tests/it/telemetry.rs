@@ -1,5 +1,5 @@
-//! What an operator sees: metrics that agree with the ledger, traces that a real collector takes,
-//! log lines that read alone.
+//! Telemetry: metrics that agree with the ledger, traces for a real collector, and log lines that
+//! are complete by themselves.
 
 mod logs;
 
@@ -40,9 +40,10 @@ use tonic_health::pb::health_client::HealthClient;
 use crate::support::process::Gateway;
 use crate::support::{
     LIMIT, SECRETS, Stack, channel, configuration_at, namecom, sample_request, sectigo, settings_of, simulators_in,
+    without_wait,
 };
 
-const BRISK: &str =
+const METRICS_AND_FAST_LOOKUPS: &str =
     "metrics.listen = \"127.0.0.1:0\"\nengine.lookups_after_ms = \"40 80\"\nengine.lookups_every_ms = 100\n";
 const CALLERS_TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const CALLERS_SPAN: &str = "b7ad6b7169203331";
@@ -50,7 +51,7 @@ const CREATE: &str = "recoup.v1.RefundService/CreateRefund";
 
 // Metrics
 
-/// Everything at the metrics port.
+/// The text of the metrics endpoint.
 pub(crate) async fn scrape(addr: SocketAddr) -> String {
     let mut stream = TcpStream::connect(addr).await.unwrap();
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
@@ -103,14 +104,15 @@ fn gauged(text: &str) -> BTreeMap<(String, String), f64> {
 }
 
 #[tokio::test]
-async fn every_metric_is_there_and_they_agree_with_what_is_listed() {
-    let with = |configuration: String| configuration.replacen("[accounts", &format!("{BRISK}[accounts"), 1);
+async fn every_metric_is_exported_and_the_gauges_agree_with_the_list() {
+    let with =
+        |configuration: String| configuration.replacen("[accounts", &format!("{METRICS_AND_FAST_LOOKUPS}[accounts"), 1);
     let stack = Stack::start_as(with).await;
     for provider in [Provider::Sectigo, Provider::Namecom, Provider::Debitsuccess] {
         stack.refund(sample_request(provider, &format!("plain-{provider:?}")).0).await;
     }
-    // A yes that was lost is found again; a request that was lost stays in doubt, for Sectigo
-    // settles after a day.
+    // A refund whose answer was lost is found; one whose request was lost stays in doubt, since
+    // Sectigo's settle time is a day.
     stack.arm(Provider::Sectigo, Point::AfterEffect, FaultEffect::Close, Repeat::Once);
     assert_eq!(stack.refund(sectigo("found", "1000002")).await.state(), State::InDoubt);
     stack.until("found", |refund| refund.state() == State::Succeeded).await;
@@ -161,13 +163,13 @@ async fn every_metric_is_there_and_they_agree_with_what_is_listed() {
     let create = ("rpc_method", "recoup.v1.RefundService/CreateRefund");
     let ended = |code| is("rpc_server_call_duration_seconds_count", &[create, ("rpc_response_status_code", code)]);
     assert_eq!((ended("OK"), ended("FAILED_PRECONDITION")), (Some(7.0), Some(1.0)));
-    let moving = [lost, ("kind", "refund"), ("error_type", "connection_lost")];
-    assert_eq!(is("http_client_request_duration_seconds_count", &moving), Some(2.0));
+    let refund_requests = [lost, ("kind", "refund"), ("error_type", "connection_lost")];
+    assert_eq!(is("http_client_request_duration_seconds_count", &refund_requests), Some(2.0));
     let unavailable = [("account", "namecom"), ("http_response_status_code", "503"), ("error_type", "503")];
     assert_eq!(is("http_client_request_duration_seconds_count", &unavailable), Some(1.0));
     drop(stream);
 
-    // Another process, the same ledger: counted again, and they agree again.
+    // Another process on the same ledger counts again, with the same result.
     let Stack { simulators, app, dir, refunds } = stack;
     let before = gauged(&text);
     drop(refunds);
@@ -176,8 +178,7 @@ async fn every_metric_is_there_and_they_agree_with_what_is_listed() {
     let app = loop {
         match App::start(settings_of(&configuration, dir.path())).await {
             Ok(app) => break app,
-            // A process that another test is just starting holds all files of this one for a
-            // moment.
+            // A process that another test is just starting briefly holds all files of this process.
             Err(StartError::Ledger(OpenError::InUse { .. })) => tokio::task::yield_now().await,
             Err(error) => panic!("{error}"),
         }
@@ -190,15 +191,11 @@ async fn every_metric_is_there_and_they_agree_with_what_is_listed() {
 }
 
 #[tokio::test]
-async fn an_account_that_is_shut_is_seen() {
+async fn a_suspended_account_shows_in_the_metrics() {
     let stack = Stack::start_with("metrics.listen = \"127.0.0.1:0\"\nengine.circuit_failures = 1").await;
     stack.arm(Provider::Namecom, Point::BeforeEffect, FaultEffect::Close, Repeat::Standing);
-    stack.refund(namecom("shut", 200_001, &[3_200_001])).await;
-    let at_once = Some(prost_types::Duration::default());
-    stack
-        .create(proto::CreateRefundRequest { wait: at_once, ..namecom("waits", 200_002, &[3_200_002]) })
-        .await
-        .unwrap();
+    stack.refund(namecom("fails", 200_001, &[3_200_001])).await;
+    stack.create(without_wait(namecom("waits", 200_002, &[3_200_002]))).await.unwrap();
     let text = scrape(stack.app.metrics_addr().unwrap()).await;
     assert_eq!(value(&text, "recoup_account_circuit", &[("account", "namecom"), ("state", "open")]), Some(1.0));
     assert_eq!(value(&text, "recoup_refunds", &[("account", "namecom"), ("state", "PENDING")]), Some(1.0));
@@ -233,7 +230,7 @@ fn the_documentation_lists_every_metric_and_nothing_else() {
 
 // Traces
 
-/// A collector, as far as traces need one.
+/// A collector of traces.
 #[derive(Clone, Default)]
 pub(crate) struct Collector(Arc<watch::Sender<Vec<Span>>>);
 
@@ -245,13 +242,13 @@ impl TraceService for Collector {
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
         let resources = request.into_inner().resource_spans.into_iter();
         let spans = resources.flat_map(|resource| resource.scope_spans).flat_map(|scope| scope.spans);
-        self.0.send_modify(|taken| taken.extend(spans));
+        self.0.send_modify(|received| received.extend(spans));
         Ok(Response::new(ExportTraceServiceResponse::default()))
     }
 }
 
 impl Collector {
-    /// Takes spans at the address.
+    /// Starts a collector, and returns its address.
     pub(crate) async fn start() -> (Collector, SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
@@ -261,10 +258,10 @@ impl Collector {
         (collector, addr)
     }
 
-    /// All spans so far, once `enough` holds of them.
+    /// All spans so far, once `enough` holds.
     pub(crate) async fn spans(&self, enough: impl Fn(&[Span]) -> bool) -> Vec<Span> {
-        let mut taken = self.0.subscribe();
-        let waited = tokio::time::timeout(LIMIT, taken.wait_for(|spans| enough(spans))).await;
+        let mut received = self.0.subscribe();
+        let waited = tokio::time::timeout(LIMIT, received.wait_for(|spans| enough(spans))).await;
         match waited {
             Ok(spans) => spans.unwrap().clone(),
             Err(_) => panic!("not among these: {:#?}", names(&self.0.borrow())),
@@ -280,7 +277,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The log of a gateway, line by line.
+/// The lines of a gateway's log.
 #[derive(Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<String>>>);
 
@@ -298,7 +295,8 @@ impl Log {
     }
 }
 
-/// The real binary on this configuration, with these variables besides, and its log.
+/// Starts the real binary with this configuration and additional environment variables. Returns its
+/// log, too.
 pub(crate) fn launch(configuration: &str, dir: &Path, variables: &[(&str, &str)]) -> (Gateway, Log) {
     let path = dir.join("recoup.toml");
     std::fs::write(&path, configuration).unwrap();
@@ -307,10 +305,10 @@ pub(crate) fn launch(configuration: &str, dir: &Path, variables: &[(&str, &str)]
     let log = Log::default();
     let lines = log.clone();
     let gateway = Gateway::launch(serve, move |line| lines.0.lock().unwrap().push(line.to_owned()));
-    (gateway.unwrap_or_else(|said| panic!("the gateway ended: {said:?}")), log)
+    (gateway.unwrap_or_else(|log| panic!("the gateway ended: {log:?}")), log)
 }
 
-/// A gateway whose spans a collector takes, at simulators of its own.
+/// A gateway with simulators, and a collector of its spans.
 struct Observed {
     dir: TempDir,
     simulators: Simulators,
@@ -320,7 +318,7 @@ struct Observed {
     configuration: String,
 }
 
-/// With more settings: top-level TOML.
+/// Starts all of them, with more settings: top-level TOML.
 async fn observed(settings: &str) -> Observed {
     let dir = tempfile::tempdir().unwrap();
     let simulators = simulators_in(dir.path()).await;
@@ -343,16 +341,16 @@ async fn get(refunds: &RefundServiceClient<Channel>, name: &str) -> proto::Refun
     refunds.clone().get_refund(request).await.unwrap().into_inner().refund.unwrap()
 }
 
-fn sectigo_falters(simulators: &Simulators) {
+fn arm_lost_request_at_sectigo(simulators: &Simulators) {
     let rule = Rule::new(Provider::Sectigo, Point::BeforeEffect, FaultEffect::Close);
     simulators.arm(Rule { operation: Some("!AutoRefund".to_owned()), repeat: Repeat::Once, ..rule }).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_trace_shows_a_refund_and_later_looks_are_linked_to_it() {
-    let Observed { dir, simulators, collector, gateway, configuration, .. } = observed(BRISK).await;
+async fn one_trace_shows_a_refund_and_later_lookups_are_linked_to_it() {
+    let Observed { dir, simulators, collector, gateway, configuration, .. } = observed(METRICS_AND_FAST_LOOKUPS).await;
     let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
-    sectigo_falters(&simulators);
+    arm_lost_request_at_sectigo(&simulators);
     let refund =
         refunds.create_refund(traced(sectigo("traced", "1000001"))).await.unwrap().into_inner().refund.unwrap();
     assert_eq!(refund.state(), State::InDoubt);
@@ -377,8 +375,8 @@ async fn one_trace_shows_a_refund_and_later_looks_are_linked_to_it() {
     assert_eq!(attribute(call, "rpc.system.name").as_deref(), Some("grpc"));
     assert_eq!(attribute(call, "rpc.method").as_deref(), Some(CREATE));
     assert_eq!(attribute(call, "rpc.response.status_code").as_deref(), Some("OK"));
-    // Where it had to wait, as at the very start, it was sent from the queue: in the same trace,
-    // one span between.
+    // A refund that had to wait, as at the start, was sent from the queue: in the same trace, with
+    // one more span.
     let queued = own.iter().find(|span| span.name == "dispatch" && span.span_id == attempt.parent_span_id);
     assert_eq!(queued.map_or(&attempt.parent_span_id, |span| &span.parent_span_id), &call.span_id);
     assert_eq!(provider.parent_span_id, attempt.span_id);
@@ -389,20 +387,20 @@ async fn one_trace_shows_a_refund_and_later_looks_are_linked_to_it() {
     let commits: BTreeSet<_> =
         own.iter().filter(|span| span.name == "commit").map(|span| &span.parent_span_id).collect();
     assert!(commits.is_superset(&BTreeSet::from([&call.span_id, &attempt.span_id])), "intent and outcome");
-    let settle = &linked(&spans)[0];
-    assert_eq!((settle.name.as_str(), &settle.links[0].span_id), ("reconcile", &call.span_id));
-    assert_ne!(hex(&settle.trace_id), CALLERS_TRACE, "a look is a trace of its own");
-    let asked = |spans: &[Span]| {
+    let reconcile = &linked(&spans)[0];
+    assert_eq!((reconcile.name.as_str(), &reconcile.links[0].span_id), ("reconcile", &call.span_id));
+    assert_ne!(hex(&reconcile.trace_id), CALLERS_TRACE, "a lookup has a trace of its own");
+    let is_answered = |spans: &[Span]| {
         spans.iter().any(|span| span.name == "POST" && number(span, "http.response.status_code") == Some(200))
     };
-    let has_looks = |spans: &[Span]| {
+    let has_lookups = |spans: &[Span]| {
         spans.iter().any(|span| span.events.iter().any(|event| event.attributes.iter().any(|one| one.key == "lookups")))
     };
-    let spans = collector.spans(|spans| asked(spans) && has_looks(spans)).await;
+    let spans = collector.spans(|spans| is_answered(spans) && has_lookups(spans)).await;
     assert_eq!(numbers_as_text(&spans), Vec::<String>::new());
     assert!(gateway.terminate().success());
 
-    // Days later, another process: what it is linked to stands in the ledger.
+    // Another process, perhaps days later, finds the trace in the ledger.
     collector.0.send_modify(Vec::clear);
     let (gateway, _) = launch(&configuration, dir.path(), &[]);
     let spans = collector.spans(|spans| linked(spans).iter().any(|span| span.name == "reconcile")).await;
@@ -432,7 +430,7 @@ fn number(span: &Span, key: &str) -> Option<i64> {
     }
 }
 
-/// What is a number and is told as a text, of spans and of what happened in them.
+/// The attributes of spans and of their events that are numbers in a text.
 fn numbers_as_text(spans: &[Span]) -> Vec<String> {
     let of_events = spans.iter().flat_map(|span| &span.events).flat_map(|event| &event.attributes);
     let all = spans.iter().flat_map(|span| &span.attributes).chain(of_events);
@@ -445,44 +443,42 @@ fn numbers_as_text(spans: &[Span]) -> Vec<String> {
     all.filter(is_one).map(|attribute| format!("{attribute:?}")).collect()
 }
 
-/// The provider answers, and says that it cannot.
+/// The provider answers 503.
 fn unavailable() -> FaultEffect {
     FaultEffect::Answer { status: 503, body: String::new(), headers: Default::default() }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_is_an_error_and_the_way_back_are_seen() {
+async fn an_error_of_the_provider_and_the_circuit_probe_are_traced() {
     let settings = format!(
-        "engine.circuit_failures = 1\nengine.circuit_pause_min_ms = 20\nengine.circuit_pause_max_ms = 40\n{BRISK}"
+        "engine.circuit_failures = 1\nengine.circuit_pause_min_ms = 20\nengine.circuit_pause_max_ms = 40\n{METRICS_AND_FAST_LOOKUPS}"
     );
     let Observed { dir: _dir, simulators, collector, gateway, log, .. } = observed(&settings).await;
     let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
     let rule = Rule::new(Provider::Namecom, Point::BeforeEffect, unavailable());
     let rule = simulators.arm(Rule { repeat: Repeat::Standing, ..rule }).unwrap();
     refunds.create_refund(namecom("fails", 200_001, &[3_200_001])).await.unwrap();
-    let at_once = Some(prost_types::Duration::default());
-    let waits = proto::CreateRefundRequest { wait: at_once, ..namecom("waits", 200_002, &[3_200_002]) };
+    let waits = without_wait(namecom("waits", 200_002, &[3_200_002]));
     refunds.create_refund(traced(waits)).await.unwrap();
-    let is_way_back =
-        |span: &&Span| span.name == "circuit_probe" && attribute(span, "refund").as_deref() == Some("waits");
-    let spans = collector.spans(|spans| spans.iter().any(|span| is_way_back(&span))).await;
+    let is_probe = |span: &&Span| span.name == "circuit_probe" && attribute(span, "refund").as_deref() == Some("waits");
+    let spans = collector.spans(|spans| spans.iter().any(|span| is_probe(&span))).await;
     let failed = spans.iter().find(|span| span.name == "POST").unwrap();
     assert_eq!(number(failed, "http.response.status_code"), Some(503));
     assert_eq!(attribute(failed, "error.type").as_deref(), Some("503"));
     assert_eq!(failed.status.as_ref().unwrap().code(), StatusCode::Error);
-    let way_back = spans.iter().find(is_way_back).unwrap();
-    assert_eq!(attribute(way_back, "account").as_deref(), Some("namecom"));
-    assert_eq!(way_back.links.iter().map(|link| hex(&link.trace_id)).collect::<Vec<_>>(), [CALLERS_TRACE]);
-    let looks: Vec<&Span> = spans.iter().filter(|span| span.parent_span_id == way_back.span_id).collect();
-    assert!(matches!(looks.as_slice(), [look] if look.name == "provider"), "{looks:?}");
+    let probe = spans.iter().find(is_probe).unwrap();
+    assert_eq!(attribute(probe, "account").as_deref(), Some("namecom"));
+    assert_eq!(probe.links.iter().map(|link| hex(&link.trace_id)).collect::<Vec<_>>(), [CALLERS_TRACE]);
+    let lookups: Vec<&Span> = spans.iter().filter(|span| span.parent_span_id == probe.span_id).collect();
+    assert!(matches!(lookups.as_slice(), [lookup] if lookup.name == "provider"), "{lookups:?}");
     simulators.with_world(|world| world.faults.disarm(rule));
     assert!(gateway.terminate().success());
-    let tried = log.lines().into_iter().find(|line| line["message"] == "probed suspended account").unwrap();
-    assert_eq!((&tried["account"], &tried["refund"]), (&"namecom".into(), &"waits".into()), "{tried}");
+    let probed = log.lines().into_iter().find(|line| line["message"] == "probed suspended account").unwrap();
+    assert_eq!((&probed["account"], &probed["refund"]), (&"namecom".into(), &"waits".into()), "{probed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_callers_make_up_is_no_name_and_a_supervisor_leaves_no_trace() {
+async fn an_unknown_method_is_not_a_span_name_and_health_checks_are_not_traced() {
     let Observed { dir: _dir, simulators: _simulators, collector, gateway, log, .. } =
         observed("log.filter = \"recoup=debug\"").await;
     let connection = channel(gateway.addr).await;
@@ -499,19 +495,19 @@ async fn what_callers_make_up_is_no_name_and_a_supervisor_leaves_no_trace() {
     let calls: Vec<&Span> = spans.iter().filter(|span| span.kind() == SpanKind::Server).collect();
     assert_eq!(calls.iter().map(|span| span.name.as_str()).collect::<Vec<_>>(), ["_OTHER", CREATE]);
     assert_eq!(attribute(calls[0], "method").as_deref(), Some("_OTHER"));
-    assert_eq!(calls[0].status.clone().unwrap_or_default().code(), StatusCode::Unset, "it was its caller who failed");
+    assert_eq!(calls[0].status.clone().unwrap_or_default().code(), StatusCode::Unset, "it is an error of the caller");
     assert!(!format!("{spans:?}").contains("made-up") && !log.text().contains("made-up"));
     assert!(gateway.terminate().success());
 }
 
-/// The head of the one request that comes, and no answer to it.
+/// The head of the first request, which gets no answer.
 async fn first_request(listener: TcpListener) -> String {
     let (mut stream, _) = listener.accept().await.unwrap();
-    let mut heard = Vec::new();
-    while !heard.windows(4).any(|four| four == b"\r\n\r\n") {
-        assert_ne!(stream.read_buf(&mut heard).await.unwrap(), 0);
+    let mut received = Vec::new();
+    while !received.windows(4).any(|four| four == b"\r\n\r\n") {
+        assert_ne!(stream.read_buf(&mut received).await.unwrap(), 0);
     }
-    String::from_utf8_lossy(&heard).to_lowercase()
+    String::from_utf8_lossy(&received).to_lowercase()
 }
 
 #[rstest]
@@ -519,7 +515,7 @@ async fn first_request(listener: TcpListener) -> String {
 #[case::debitsuccess(Provider::Debitsuccess)]
 #[case::sectigo(Provider::Sectigo)]
 #[tokio::test(flavor = "multi_thread")]
-async fn no_provider_is_told_of_a_trace(#[case] provider: Provider) {
+async fn no_trace_context_is_sent_to_providers(#[case] provider: Provider) {
     let dir = tempfile::tempdir().unwrap();
     let (_collector, collecting) = Collector::start().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -540,13 +536,13 @@ async fn no_provider_is_told_of_a_trace(#[case] provider: Provider) {
     let (head, answer) = tokio::join!(first_request(listener), refunds.create_refund(request));
     answer.unwrap();
     assert!(head.starts_with("post "), "{head}");
-    for word in ["traceparent", "tracestate", "baggage", CALLERS_TRACE, "caller=1"] {
-        assert!(!head.contains(word), "{word} in {head}");
+    for text in ["traceparent", "tracestate", "baggage", CALLERS_TRACE, "caller=1"] {
+        assert!(!head.contains(text), "{text} in {head}");
     }
 }
 
-/// A collector that is no such thing: it hangs up, or says nothing.
-async fn impostor(hangs_up: bool) -> (SocketAddr, watch::Receiver<usize>) {
+/// A listener in place of a collector: it closes connections, or never answers.
+async fn fake_collector(closes: bool) -> (SocketAddr, watch::Receiver<usize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let (count, counted) = watch::channel(0);
@@ -554,7 +550,7 @@ async fn impostor(hangs_up: bool) -> (SocketAddr, watch::Receiver<usize>) {
         let mut held = Vec::new();
         while let Ok((stream, _)) = listener.accept().await {
             count.send_modify(|count| *count += 1);
-            if !hangs_up {
+            if !closes {
                 held.push(stream);
             }
         }
@@ -563,32 +559,35 @@ async fn impostor(hangs_up: bool) -> (SocketAddr, watch::Receiver<usize>) {
 }
 
 #[rstest]
-#[case::hangs_up(true, 4)]
-#[case::says_nothing(false, 1)]
+#[case::closes(true, 4)]
+#[case::never_answers(false, 1)]
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_collector_there_is_one_warning_and_refunds_go_on(#[case] hangs_up: bool, #[case] tries: usize) {
+async fn without_a_collector_there_is_one_warning_and_refunds_are_processed(
+    #[case] closes: bool,
+    #[case] tries: usize,
+) {
     let dir = tempfile::tempdir().unwrap();
     let simulators = simulators_in(dir.path()).await;
-    let (addr, mut counted) = impostor(hangs_up).await;
+    let (addr, mut counted) = fake_collector(closes).await;
     let settings = format!("traces.endpoint = \"http://{addr}\"");
     let configuration = crate::support::configuration(&simulators, dir.path(), &settings);
     let (gateway, log) = launch(&configuration, dir.path(), &[]);
     let refunds = RefundServiceClient::new(channel(gateway.addr).await);
-    let go_on = async {
+    let create_refunds = async {
         let mut number = 0;
         loop {
             number += 1;
             let request = sectigo(&format!("r-{number}"), &format!("{}", 1_000_000 + number));
             let refund = refunds.clone().create_refund(request).await.unwrap().into_inner().refund.unwrap();
             assert_eq!(refund.state(), State::Succeeded);
-            // A gateway that is in use: there are spans in every batch.
+            // Enough refunds, so that there are spans in every batch.
             if number > 20 && log.count("could not send traces") > 0 && *counted.borrow_and_update() >= tries {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    tokio::time::timeout(LIMIT, go_on).await.unwrap();
+    tokio::time::timeout(LIMIT, create_refunds).await.unwrap();
     assert!(gateway.terminate().success());
     assert_eq!(log.count("could not send traces"), 1, "{}", log.text());
 }

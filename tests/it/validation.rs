@@ -1,4 +1,4 @@
-//! Sectigo's Validation Manager page as typed data, through the real port, from the simulator's
+//! Sectigo's Validation Manager page as typed data, through the real gRPC API, from the simulator's
 //! real JSON.
 
 use std::collections::HashSet;
@@ -26,7 +26,7 @@ async fn get(stack: &Stack, request: proto::GetValidationStatusRequest) -> Resul
     Ok(answer.into_inner().validation_status.unwrap())
 }
 
-fn ask(order_number: &str) -> proto::GetValidationStatusRequest {
+fn status_request(order_number: &str) -> proto::GetValidationStatusRequest {
     proto::GetValidationStatusRequest {
         account: "sectigo".to_owned(),
         order_number: order_number.to_owned(),
@@ -49,9 +49,9 @@ fn lookups(stack: &Stack) -> usize {
 }
 
 #[tokio::test]
-async fn the_documents_sample_comes_back_field_for_field() {
+async fn the_documented_sample_is_returned_field_by_field() {
     let stack = Stack::start().await;
-    let status = get(&stack, ask("3000001")).await.unwrap();
+    let status = get(&stack, status_request("3000001")).await.unwrap();
     let not_applicable = |title| step(title, StepState::NotApplicable, "NotApplicable", "", &[]);
     let expected = ValidationStatus {
         order_number: "3000001".to_owned(),
@@ -107,10 +107,12 @@ async fn the_documents_sample_comes_back_field_for_field() {
 }
 
 #[tokio::test]
-async fn every_section_and_sub_object_has_its_typed_place() {
+async fn every_section_and_sub_object_is_typed() {
     let stack = Stack::start().await;
     let status =
-        get(&stack, proto::GetValidationStatusRequest { include_upload_token: true, ..ask("3000002") }).await.unwrap();
+        get(&stack, proto::GetValidationStatusRequest { include_upload_token: true, ..status_request("3000002") })
+            .await
+            .unwrap();
     assert_eq!(status.primary_domain_name, "shop.example.com");
     assert_eq!((status.max_domains, status.max_wildcard_domains), (4, 1));
     assert_eq!(status.master_account_state(), MasterAccountState::InProgress);
@@ -166,56 +168,58 @@ async fn every_section_and_sub_object_has_its_typed_place() {
 }
 
 #[tokio::test]
-async fn the_token_is_left_out_unless_asked_for() {
+async fn the_upload_token_is_left_out_unless_requested() {
     let stack = Stack::start().await;
-    let without = get(&stack, ask("3000002")).await.unwrap();
+    let without = get(&stack, status_request("3000002")).await.unwrap();
     assert_eq!(without.upload_document_token, "");
     let with =
-        get(&stack, proto::GetValidationStatusRequest { include_upload_token: true, ..ask("3000002") }).await.unwrap();
+        get(&stack, proto::GetValidationStatusRequest { include_upload_token: true, ..status_request("3000002") })
+            .await
+            .unwrap();
     assert_ne!(with.upload_document_token, "");
     assert_eq!(with.fingerprint, without.fingerprint);
 }
 
 #[tokio::test]
-async fn a_cached_answer_will_do_where_the_caller_says_so() {
+async fn a_cached_answer_is_returned_where_max_age_allows_it() {
     let stack = Stack::start().await;
     let hour = Some(prost_types::Duration { seconds: 3600, nanos: 0 });
-    let cached = || proto::GetValidationStatusRequest { max_age: hour, ..ask("1000001") };
+    let cached = || proto::GetValidationStatusRequest { max_age: hour, ..status_request("1000001") };
     let first = get(&stack, cached()).await.unwrap();
     assert_eq!(get(&stack, cached()).await.unwrap(), first);
     assert_eq!(lookups(&stack), 1);
-    // Unset means: ask the provider.
-    get(&stack, ask("1000001")).await.unwrap();
+    // Without max_age the provider is asked.
+    get(&stack, status_request("1000001")).await.unwrap();
     assert_eq!(lookups(&stack), 2);
 }
 
 #[tokio::test]
-async fn a_refund_shows_in_the_status_and_in_the_fingerprint() {
+async fn a_refund_changes_the_status_and_the_fingerprint() {
     let stack = Stack::start().await;
-    let before = get(&stack, ask("1000001")).await.unwrap();
+    let before = get(&stack, status_request("1000001")).await.unwrap();
     stack.refund(crate::support::sectigo("r", "1000001")).await;
-    let after = get(&stack, ask("1000001")).await.unwrap();
+    let after = get(&stack, status_request("1000001")).await.unwrap();
     assert_eq!((before.order_state(), after.order_state()), (OrderState::Processed, OrderState::Refunded));
     assert_ne!(before.fingerprint, after.fingerprint);
 }
 
 #[rstest]
-#[case(proto::GetValidationStatusRequest { account: "nobody".into(), ..ask("1000001") }, Code::NotFound, "ACCOUNT_NOT_FOUND")]
-#[case(proto::GetValidationStatusRequest { account: "namecom".into(), ..ask("1000001") }, Code::FailedPrecondition, "ACCOUNT_MISMATCH")]
-#[case(ask("7777777"), Code::NotFound, "ORDER_NOT_FOUND")]
+#[case(proto::GetValidationStatusRequest { account: "unknown".into(), ..status_request("1000001") }, Code::NotFound, "ACCOUNT_NOT_FOUND")]
+#[case(proto::GetValidationStatusRequest { account: "namecom".into(), ..status_request("1000001") }, Code::FailedPrecondition, "ACCOUNT_MISMATCH")]
+#[case(status_request("7777777"), Code::NotFound, "ORDER_NOT_FOUND")]
 #[tokio::test]
-async fn what_cannot_be_told_is_explained(
+async fn an_unknown_order_or_account_is_refused_with_a_reason(
     #[case] request: proto::GetValidationStatusRequest,
     #[case] code: Code,
-    #[case] word: &str,
+    #[case] expected: &str,
 ) {
     let stack = Stack::start().await;
     let refusal = get(&stack, request).await.unwrap_err();
-    assert_eq!((refusal.code(), reason(&refusal).as_str()), (code, word));
+    assert_eq!((refusal.code(), reason(&refusal).as_str()), (code, expected));
 }
 
 #[tokio::test]
-async fn every_wrong_field_is_named() {
+async fn every_invalid_field_is_named() {
     let stack = Stack::start().await;
     #[expect(deprecated, reason = "certificate_id is read for callers that do not use certificate_number yet")]
     let request = proto::GetValidationStatusRequest {
@@ -235,24 +239,24 @@ async fn every_wrong_field_is_named() {
 #[case(FaultEffect::Answer { status: 200, body: "<html>".into(), headers: Default::default() }, Code::Internal, "PROVIDER_PROTOCOL")]
 #[case(FaultEffect::Answer { status: 200, body: "{\"errorCode\":-16,\"errorMessage\":\"locked\"}".into(), headers: Default::default() }, Code::FailedPrecondition, "PROVIDER_CREDENTIALS_REFUSED")]
 #[tokio::test]
-async fn a_provider_that_answers_badly_is_not_the_callers_fault(
+async fn an_unusable_answer_of_the_provider_is_not_the_callers_fault(
     #[case] effect: FaultEffect,
     #[case] code: Code,
-    #[case] word: &str,
+    #[case] expected: &str,
 ) {
     let stack = Stack::start().await;
     let rule = Rule::new(Provider::Sectigo, Point::BeforeEffect, effect);
     stack.simulators.arm(Rule { repeat: Repeat::Standing, ..rule }).unwrap();
-    let refusal = get(&stack, ask("3000001")).await.unwrap_err();
-    assert_eq!((refusal.code(), reason(&refusal).as_str()), (code, word));
+    let refusal = get(&stack, status_request("3000001")).await.unwrap_err();
+    assert_eq!((refusal.code(), reason(&refusal).as_str()), (code, expected));
 }
 
-/// What the provider answers to every status call from now on, as UTF-8.
+/// Sets the provider's answer to every status request, as UTF-8.
 fn answers(stack: &Stack, body: &str) {
-    answers_so_often(stack, body, Repeat::Standing);
+    answers_with_repeat(stack, body, Repeat::Standing);
 }
 
-fn answers_so_often(stack: &Stack, body: &str, repeat: Repeat) {
+fn answers_with_repeat(stack: &Stack, body: &str, repeat: Repeat) {
     let effect = FaultEffect::Answer { status: 200, body: body.to_owned(), headers: Default::default() };
     let operation = Some("!getPostPaymentStatus".to_owned());
     let rule = Rule { repeat, operation, ..Rule::new(Provider::Sectigo, Point::BeforeEffect, effect) };
@@ -268,14 +272,14 @@ fn page(order: &str, members: &str) -> String {
 #[case(-42, "Call limit reached", 60)]
 #[case(-160, "General error", 5)]
 #[tokio::test]
-async fn what_the_provider_says_for_later_is_told_with_its_code(
+async fn a_temporary_error_is_returned_with_the_providers_code(
     #[case] code: i32,
     #[case] message: &str,
     #[case] seconds: u64,
 ) {
     let stack = Stack::start().await;
     answers(&stack, &format!(r#"{{"errorCode":{code},"errorMessage":"{message}"}}"#));
-    let refusal = get(&stack, ask("3000001")).await.unwrap_err();
+    let refusal = get(&stack, status_request("3000001")).await.unwrap_err();
     assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::Unavailable, "PROVIDER_UNREACHABLE"));
     assert_eq!(metadata(&refusal, "provider_code"), code.to_string());
     assert_eq!(metadata(&refusal, "provider_message"), message);
@@ -283,9 +287,9 @@ async fn what_the_provider_says_for_later_is_told_with_its_code(
     assert_eq!(wait.as_secs(), seconds);
 }
 
-/// Each kind of field that is not as documented, on one page, behind a byte order mark.
+/// Every kind of undocumented field on one page, after a byte order mark.
 #[tokio::test]
-async fn odd_fields_cost_themselves_alone_and_are_named() {
+async fn irregular_fields_are_left_out_and_named() {
     let stack = Stack::start().await;
     let members = r#"
         "orderStatus":"Somewhat New","productType":"801","certificateDuration":99999999999,"productTerm":{},
@@ -298,7 +302,7 @@ async fn odd_fields_cost_themselves_alone_and_are_named() {
         "fsupStatus":{"description":"LONG","availableActions":["a",["b"]]}"#;
     let long = "x".repeat(5_000);
     answers(&stack, &format!("\u{feff}{}", page("3000002", &members.replace("LONG", &long))));
-    let status = get(&stack, ask("3000002")).await.unwrap();
+    let status = get(&stack, status_request("3000002")).await.unwrap();
 
     assert_eq!((status.order_state(), status.order_status_text.as_str()), (OrderState::Unrecognized, "Somewhat New"));
     assert_eq!((status.product_type, status.product_name.as_str()), (801, "801"));
@@ -347,23 +351,23 @@ async fn the_fingerprint_changes_exactly_when_the_answer_does() {
         (first.to_owned(), true),
         (first.replace(",", " ,\n"), false),
         (first.replace("NAME", &long), true),
-        // Beyond what is shown of it.
+        // Beyond the part that is returned.
         (first.replace("NAME", &format!("{long}y")), true),
-        // Left out either way.
+        // Left out in both cases.
         (first.replace("9999", "8888"), true),
         (first.replace("NAME", "A\\u0007"), true),
         (first.replace("NAME", "A\\\\u{7}"), true),
         (r#""unknown":1,"#.to_owned() + first, false),
     ] {
-        answers_so_often(&stack, &page("\"3000001\"", &members), Repeat::Times(1));
-        let fingerprint = get(&stack, ask("3000001")).await.unwrap().fingerprint;
+        answers_with_repeat(&stack, &page("\"3000001\"", &members), Repeat::Times(1));
+        let fingerprint = get(&stack, status_request("3000001")).await.unwrap().fingerprint;
         assert_eq!(!seen.contains(&fingerprint), is_new, "{members}");
         seen.push(fingerprint);
     }
 }
 
-/// A provider that answers every call with these bytes.
-async fn provider_that_says(content_type: &'static str, body: &'static [u8]) -> SocketAddr {
+/// A provider that answers every request with these bytes.
+async fn provider_answering(content_type: &'static str, body: &'static [u8]) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let router = axum::Router::new().fallback(move || async move { ([(CONTENT_TYPE, content_type)], body) });
@@ -372,16 +376,16 @@ async fn provider_that_says(content_type: &'static str, body: &'static [u8]) -> 
 }
 
 #[rstest]
-#[case::as_named("application/json; charset=windows-1252", "Stra\u{df}e \u{20ac}", &[])]
-#[case::not_as_named("application/json", "", &["data.productName"])]
+#[case::named("application/json; charset=windows-1252", "Stra\u{df}e \u{20ac}", &[])]
+#[case::not_named("application/json", "", &["data.productName"])]
 #[tokio::test]
-async fn a_page_is_read_in_the_charset_that_it_names(
+async fn a_page_is_decoded_with_the_charset_that_it_names(
     #[case] content_type: &'static str,
     #[case] name: &str,
     #[case] irregular: &[&str],
 ) {
-    let said = b"{\"errorCode\":0,\"data\":{\"orderNumber\":\"1\",\"orderStatus\":\"Pending\",\"productName\":\"Stra\xDFe \x80\"}}";
-    let provider = provider_that_says(content_type, said).await;
+    let body = b"{\"errorCode\":0,\"data\":{\"orderNumber\":\"1\",\"orderStatus\":\"Pending\",\"productName\":\"Stra\xDFe \x80\"}}";
+    let provider = provider_answering(content_type, body).await;
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("ca.pem"), "").unwrap();
     let configuration = support::configuration_at(provider, provider, provider, dir.path(), "")
@@ -392,23 +396,26 @@ async fn a_page_is_read_in_the_charset_that_it_names(
         .join("\n");
     let app = App::start(support::settings_of(&configuration, dir.path())).await.unwrap();
     let mut client = ValidationStatusServiceClient::new(support::channel(app.addr()).await);
-    let status = client.get_validation_status(ask("1")).await.unwrap().into_inner().validation_status.unwrap();
+    let status =
+        client.get_validation_status(status_request("1")).await.unwrap().into_inner().validation_status.unwrap();
     assert_eq!((status.order_state(), status.product_name.as_str()), (OrderState::Pending, name));
     assert_eq!(status.irregular_fields, irregular);
 }
 
 #[tokio::test]
-async fn a_certificate_number_travels_as_it_is() {
+async fn a_large_certificate_number_is_sent_exactly() {
     let stack = Stack::start().await;
-    let request =
-        proto::GetValidationStatusRequest { certificate_number: "9007199254740993".to_owned(), ..ask("3000002") };
+    let request = proto::GetValidationStatusRequest {
+        certificate_number: "9007199254740993".to_owned(),
+        ..status_request("3000002")
+    };
     get(&stack, request).await.unwrap();
     let journal = stack.simulators.journal();
     let sent = format!("{:?}", journal.last().unwrap());
     assert!(sent.contains("9007199254740993"), "{sent}");
 }
 
-/// A refund whose answer is lost, at a provider that answers lookups with this.
+/// A refund whose answer is lost, at a provider with this answer to lookups.
 async fn lost(stack: &Stack, order: &str, members: &str) -> proto::Refund {
     stack.arm(Provider::Sectigo, Point::AfterEffect, FaultEffect::Close, Repeat::Times(1));
     let refund = stack.refund(support::sectigo("lost", "1000001")).await;
@@ -425,9 +432,9 @@ async fn lost(stack: &Stack, order: &str, members: &str) -> proto::Refund {
     "1,\"dcvStatus\":[{},{}],\"organizationStatus\":7,\"csrStatus\":{\"status\":{}},\"uploadDocumentToken\":[]"
 )]
 #[tokio::test]
-async fn no_odd_field_makes_a_lookup_useless(#[case] odd: &str) {
+async fn an_irregular_field_does_not_make_a_lookup_inconclusive(#[case] irregular: &str) {
     let stack = Stack::start().await;
-    let refund = lost(&stack, "1000001", &format!(r#""orderStatus":"Refunded","productName":{odd}"#)).await;
+    let refund = lost(&stack, "1000001", &format!(r#""orderStatus":"Refunded","productName":{irregular}"#)).await;
     assert_eq!((refund.state(), refund.provider_status.as_str()), (State::Succeeded, "Refunded"));
     assert_eq!((stack.effects("1000001"), stack.attempts("1000001")), (1, 1));
 }
@@ -437,11 +444,11 @@ async fn no_odd_field_makes_a_lookup_useless(#[case] odd: &str) {
 #[case::no_order("null", "Refunded", "not for this order")]
 #[case::a_blank("1000001", "Refunded ", "orderStatus is \"Refunded \"")]
 #[case::another_case("1000001", "REFUNDED", "orderStatus is \"REFUNDED\"")]
-#[case::what_is_not_seen("1000001", "Refunded\\u200b", "orderStatus is \"Refunded\\u{200b}\"")]
+#[case::an_invisible_character("1000001", "Refunded\\u200b", "orderStatus is \"Refunded\\u{200b}\"")]
 #[tokio::test]
-async fn evidence_shows_what_made_it_evidence(#[case] order: &str, #[case] word: &str, #[case] evidence: &str) {
+async fn the_evidence_shows_the_unexpected_answer(#[case] order: &str, #[case] status: &str, #[case] evidence: &str) {
     let stack = Stack::start().await;
-    let refund = lost(&stack, order, &format!(r#""orderStatus":"{word}""#)).await;
+    let refund = lost(&stack, order, &format!(r#""orderStatus":"{status}""#)).await;
     assert_eq!(refund.state(), State::InDoubt);
     let seen = refund.doubt.unwrap().last_evidence;
     assert!(seen.contains(evidence), "{seen}");
@@ -452,13 +459,13 @@ async fn evidence_shows_what_made_it_evidence(#[case] order: &str, #[case] word:
 #[case::on_its_line("0 Refund refused")]
 #[case::on_the_next_line("0\nRefund refused")]
 #[tokio::test]
-async fn a_zero_and_more_is_doubt_that_is_looked_into_at_once(#[case] said: &str) {
+async fn a_zero_with_more_text_is_in_doubt_and_looked_up_immediately(#[case] body: &str) {
     let stack = Stack::start().await;
-    let effect = FaultEffect::Answer { status: 200, body: said.to_owned(), headers: Default::default() };
+    let effect = FaultEffect::Answer { status: 200, body: body.to_owned(), headers: Default::default() };
     stack.arm(Provider::Sectigo, Point::BeforeEffect, effect, Repeat::Times(1));
     let refund = stack.refund(support::sectigo("r", "1000001")).await;
     assert_eq!((refund.state(), refund.doubt.unwrap().reason()), (State::InDoubt, Reason::UnreadableReply));
-    // By the schedule the first lookup would come after ten seconds.
+    // The first scheduled lookup would be after ten seconds.
     let seen = stack.until("r", |refund| refund.doubt.as_ref().is_some_and(|doubt| doubt.check_count > 0)).await;
     let waited = seen.update_time.unwrap().seconds - refund.update_time.unwrap().seconds;
     assert!(waited < 5, "{waited} s");
@@ -467,7 +474,7 @@ async fn a_zero_and_more_is_doubt_that_is_looked_into_at_once(#[case] said: &str
 }
 
 #[tokio::test]
-async fn a_blank_after_a_code_is_none_of_it() {
+async fn a_blank_after_a_code_is_ignored() {
     let stack = Stack::start().await;
     let body = "-18 \r\nThe applicable refund period is over.".to_owned();
     let effect = FaultEffect::Answer { status: 200, body, headers: Default::default() };
@@ -478,7 +485,7 @@ async fn a_blank_after_a_code_is_none_of_it() {
 }
 
 #[tokio::test]
-async fn characters_that_are_not_seen_are_refused_field_by_field() {
+async fn invisible_characters_are_refused_in_every_field() {
     let stack = Stack::start().await;
     let mut request = support::debitsuccess("r", "DS\u{200b}1", 100);
     request.labels.insert("team".to_owned(), "a\u{202e}b".to_owned());

@@ -1,5 +1,5 @@
-//! A watched order through the real port: one poll for all who watch it, changes alone, and nothing
-//! left behind by who goes.
+//! Watches of orders through the real gRPC API: one poll for all watchers of an order, only changes
+//! are sent, and watchers that leave leave nothing behind.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -26,9 +26,9 @@ use tonic::{Code, Status, Streaming};
 use tonic_types::StatusExt;
 
 use crate::support::process::Gateway;
-use crate::support::{self, LIMIT, SECRETS, Stack, channel, reason, simulators_in, wrong_fields};
+use crate::support::{self, LIMIT, SECRETS, Stack, channel, reason, simulators_in, wait_until, wrong_fields};
 
-/// Short enough for a test, long enough to be told from nothing.
+/// Short enough for a test, long enough to be measured.
 const QUICK: &str = "validation.watch_interval_min_ms = 50";
 const INTERVAL: Duration = Duration::from_millis(100);
 
@@ -36,15 +36,15 @@ struct Watch(Streaming<proto::WatchValidationStatusResponse>);
 
 impl Watch {
     async fn next(&mut self) -> Result<ValidationStatus, Status> {
-        let told = tokio::time::timeout(LIMIT, self.0.message()).await.unwrap()?;
-        Ok(told.expect("a watch ends with a status of its own").validation_status.unwrap())
+        let message = tokio::time::timeout(LIMIT, self.0.message()).await.unwrap()?;
+        Ok(message.expect("a watch ends with a status of its own").validation_status.unwrap())
     }
 
     async fn state(&mut self) -> OrderState {
         self.next().await.unwrap().order_state()
     }
 
-    /// What stands behind the last status.
+    /// The error at the end of the watch.
     async fn end(&mut self) -> (Code, String) {
         loop {
             if let Err(end) = self.next().await {
@@ -88,7 +88,7 @@ impl Stack {
     }
 }
 
-/// What the provider says of the order from now on.
+/// Sets the state of an order at the provider.
 fn set_state(simulators: &Simulators, order_number: &str, state: &str) {
     simulators.with_world(|world| {
         let now = world.now();
@@ -98,30 +98,20 @@ fn set_state(simulators: &Simulators, order_number: &str, state: &str) {
     });
 }
 
-/// When the provider was asked for the order.
-fn looks(simulators: &Simulators, order_number: &str) -> Vec<time::OffsetDateTime> {
+/// The times of the polls of an order at the provider.
+fn polls(simulators: &Simulators, order_number: &str) -> Vec<time::OffsetDateTime> {
     let journal = simulators.journal();
     let of_order = journal.iter().filter(|entry| entry.target.as_deref() == Some(order_number));
     of_order.filter(|entry| entry.operation == "!getPostPaymentStatus").map(|entry| entry.time).collect()
 }
 
-/// Waits for a condition outside of the gateway.
-async fn until(holds: impl Fn() -> bool) {
-    let wait = async {
-        while !holds() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(LIMIT, wait).await.unwrap();
+/// Waits for this many more polls of an order.
+async fn until_polls(simulators: &Simulators, order_number: &str, more: usize) {
+    let wanted = polls(simulators, order_number).len() + more;
+    wait_until(|| polls(simulators, order_number).len() >= wanted).await;
 }
 
-/// Waits for so many more looks at the order.
-async fn until_looks(simulators: &Simulators, order_number: &str, more: usize) {
-    let wanted = looks(simulators, order_number).len() + more;
-    until(|| looks(simulators, order_number).len() >= wanted).await;
-}
-
-/// Tries until the gateway has a place again.
+/// Tries until the gateway accepts another watch.
 async fn until_open<F: Future<Output = Result<Watch, Status>>>(mut open: impl FnMut() -> F) -> Watch {
     let wait = async {
         loop {
@@ -136,7 +126,7 @@ async fn until_open<F: Future<Output = Result<Watch, Status>>>(mut open: impl Fn
 }
 
 #[tokio::test]
-async fn the_present_status_comes_first_and_then_every_change() {
+async fn a_watch_sends_the_present_status_and_then_every_change() {
     let stack = Stack::start_with(QUICK).await;
     let mut watch = stack.watch(request("3000002")).await;
     let first = watch.next().await.unwrap();
@@ -149,25 +139,25 @@ async fn the_present_status_comes_first_and_then_every_change() {
     let got =
         stack.validation().await.get_validation_status(get).await.unwrap().into_inner().validation_status.unwrap();
     assert_eq!(ValidationStatus { fetch_time: first.fetch_time, ..got }, first);
-    // No state is the last: a rejected order may be taken up again.
-    for (word, state) in [
+    // No state is final: a rejected order may be processed again.
+    for (text, state) in [
         ("Awaiting Authorization", OrderState::AwaitingAuthorization),
         ("Rejected", OrderState::Rejected),
         ("Pending", OrderState::Pending),
         ("Processed", OrderState::Processed),
         ("Refunded", OrderState::Refunded),
-        ("A word of tomorrow", OrderState::Unrecognized),
+        ("A future status", OrderState::Unrecognized),
     ] {
-        until_looks(&stack.simulators, "3000002", 2).await;
-        set_state(&stack.simulators, "3000002", word);
-        let told = watch.next().await.unwrap();
-        assert_eq!((told.order_state(), told.order_status_text.as_str()), (state, word));
-        assert_eq!(told.upload_document_token, "");
+        until_polls(&stack.simulators, "3000002", 2).await;
+        set_state(&stack.simulators, "3000002", text);
+        let status = watch.next().await.unwrap();
+        assert_eq!((status.order_state(), status.order_status_text.as_str()), (state, text));
+        assert_eq!(status.upload_document_token, "");
     }
 }
 
 #[tokio::test]
-async fn a_refund_of_a_watched_order_is_heard_of() {
+async fn a_refund_of_a_watched_order_is_sent() {
     let stack = Stack::start_with(QUICK).await;
     let mut watch = stack.watch(request("1000001")).await;
     assert_eq!(watch.state().await, OrderState::Processed);
@@ -176,7 +166,7 @@ async fn a_refund_of_a_watched_order_is_heard_of() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fifty_watchers_are_one_poll_at_the_provider() {
+async fn fifty_watchers_share_one_poll_of_the_provider() {
     let stack = Stack::start_with(QUICK).await;
     let channels = join_all((0..5).map(|_| stack.channel())).await;
     let mut watches = Vec::new();
@@ -186,28 +176,28 @@ async fn fifty_watchers_are_one_poll_at_the_provider() {
     for state in join_all(watches.iter_mut().map(Watch::state)).await {
         assert_eq!(state, OrderState::Processed);
     }
-    until_looks(&stack.simulators, "1000002", 6).await;
+    until_polls(&stack.simulators, "1000002", 6).await;
     set_state(&stack.simulators, "1000002", "Pending");
-    // Nobody is told anything between the first status and the change.
+    // Nothing is sent between the first status and the change.
     for state in join_all(watches.iter_mut().map(Watch::state)).await {
         assert_eq!(state, OrderState::Pending);
     }
-    let looks = looks(&stack.simulators, "1000002");
-    assert!(looks.len() >= 7);
-    for two in looks.windows(2) {
-        assert!(two[1] - two[0] >= INTERVAL, "{looks:?}");
+    let times = polls(&stack.simulators, "1000002");
+    assert!(times.len() >= 7);
+    for two in times.windows(2) {
+        assert!(two[1] - two[0] >= INTERVAL, "{times:?}");
     }
 }
 
 #[tokio::test]
-async fn who_comes_back_with_the_fingerprint_hears_only_of_what_it_missed() {
+async fn a_watcher_that_resumes_with_its_fingerprint_gets_only_the_changes_it_missed() {
     let stack = Stack::start_with(QUICK).await;
     let mut watch = stack.watch(request("1000003")).await;
     let seen = watch.next().await.unwrap();
     drop(watch);
 
     let mut nothing_missed = stack.watch(after(&seen)).await;
-    until_looks(&stack.simulators, "1000003", 4).await;
+    until_polls(&stack.simulators, "1000003", 4).await;
     set_state(&stack.simulators, "1000003", "Pending");
     let change = nothing_missed.next().await.unwrap();
     assert_eq!(change.order_state(), OrderState::Pending, "and nothing before it");
@@ -218,15 +208,15 @@ async fn who_comes_back_with_the_fingerprint_hears_only_of_what_it_missed() {
 }
 
 #[tokio::test]
-async fn the_provider_is_asked_as_often_as_the_floor_allows_whatever_is_wanted() {
+async fn the_provider_is_polled_at_most_at_the_minimum_interval() {
     let stack = Stack::start_with("validation.watch_interval_min_ms = 120").await;
     let mut watches = Vec::new();
     for millis in [1, 50, 3_600_000] {
         let interval = Some(Duration::from_millis(millis).try_into().unwrap());
         watches.push(stack.watch(proto::WatchValidationStatusRequest { interval, ..request("1000004") }).await);
     }
-    until_looks(&stack.simulators, "1000004", 5).await;
-    for two in looks(&stack.simulators, "1000004").windows(2) {
+    until_polls(&stack.simulators, "1000004", 5).await;
+    for two in polls(&stack.simulators, "1000004").windows(2) {
         assert!(two[1] - two[0] >= Duration::from_millis(120), "{two:?}");
     }
 }
@@ -236,36 +226,36 @@ async fn the_provider_is_asked_as_often_as_the_floor_allows_whatever_is_wanted()
 #[case::closed(FaultEffect::Close)]
 #[case::a_notice(FaultEffect::Answer { status: 200, body: "<html>Maintenance</html>".into(), headers: Default::default() })]
 #[tokio::test]
-async fn a_bad_moment_of_the_provider_ends_nothing(#[case] effect: FaultEffect) {
+async fn a_temporary_failure_of_the_provider_does_not_end_a_watch(#[case] effect: FaultEffect) {
     let stack = Stack::start_with(QUICK).await;
     let mut there_before = stack.watch(request("1000005")).await;
     assert_eq!(there_before.state().await, OrderState::Processed);
     let rule = Rule { repeat: Repeat::Times(3), ..Rule::new(Provider::Sectigo, Point::BeforeEffect, effect) };
     stack.simulators.arm(rule).unwrap();
     let mut comes_amid = stack.watch(request("1000006")).await;
-    until(|| stack.simulators.journal().iter().filter(|entry| !entry.rules.is_empty()).count() == 3).await;
+    wait_until(|| stack.simulators.journal().iter().filter(|entry| !entry.rules.is_empty()).count() == 3).await;
     assert_eq!(comes_amid.state().await, OrderState::Processed);
     set_state(&stack.simulators, "1000005", "Rejected");
     assert_eq!(there_before.state().await, OrderState::Rejected);
 }
 
 #[tokio::test]
-async fn a_page_that_cannot_be_read_five_times_in_a_row_ends_the_watch() {
+async fn five_unreadable_pages_in_a_row_end_the_watch() {
     let stack = Stack::start_with(QUICK).await;
     let mut watch = stack.watch(request("1000005")).await;
     assert_eq!(watch.state().await, OrderState::Processed);
-    let before = looks(&stack.simulators, "1000005").len();
+    let before = polls(&stack.simulators, "1000005").len();
     let notice = FaultEffect::Answer { status: 200, body: "<html>New page</html>".into(), headers: Default::default() };
     let rule = Rule::new(Provider::Sectigo, Point::BeforeEffect, notice);
     stack.simulators.arm(Rule { repeat: Repeat::Standing, ..rule }).unwrap();
     assert_eq!(watch.end().await, (Code::Internal, "PROVIDER_PROTOCOL".to_owned()));
-    let after = looks(&stack.simulators, "1000005").len();
-    // One may have been on its way when the page changed.
+    let after = polls(&stack.simulators, "1000005").len();
+    // One poll may have been on the wire when the page changed.
     assert!((before + 5..=before + 6).contains(&after), "{before} {after}");
 }
 
 #[tokio::test]
-async fn what_does_not_mend_itself_is_told_as_to_who_asks_once() {
+async fn a_permanent_error_ends_the_watch_with_the_reason_of_a_single_request() {
     let stack = Stack::start_with(QUICK).await;
     let channel = stack.channel().await;
     let mut unknown = stack.watch(request("7777777")).await;
@@ -290,12 +280,12 @@ async fn what_does_not_mend_itself_is_told_as_to_who_asks_once() {
     lock(false);
     assert_eq!(stack.watch(request("1000007")).await.state().await, OrderState::Processed);
 
-    for (account, code, word) in
-        [("nobody", Code::NotFound, "ACCOUNT_NOT_FOUND"), ("namecom", Code::FailedPrecondition, "ACCOUNT_MISMATCH")]
+    for (account, code, expected) in
+        [("unknown", Code::NotFound, "ACCOUNT_NOT_FOUND"), ("namecom", Code::FailedPrecondition, "ACCOUNT_MISMATCH")]
     {
         let request = proto::WatchValidationStatusRequest { account: account.to_owned(), ..request("1000007") };
         let refusal = open(&channel, request).await.err().unwrap();
-        assert_eq!((refusal.code(), reason(&refusal).as_str()), (code, word));
+        assert_eq!((refusal.code(), reason(&refusal).as_str()), (code, expected));
     }
     let request = proto::WatchValidationStatusRequest {
         order_number: "x".repeat(65),
@@ -309,7 +299,7 @@ async fn what_does_not_mend_itself_is_told_as_to_who_asks_once() {
 }
 
 #[tokio::test]
-async fn one_watcher_too_many_is_told_to_come_back_and_who_goes_leaves_nothing() {
+async fn a_watcher_above_the_limit_is_refused_and_a_watcher_that_leaves_frees_its_place() {
     let stack = Stack::start_with(&format!("{QUICK}\nvalidation.max_watches = 2")).await;
     let (first, second) = (stack.channel().await, stack.channel().await);
     let cancelled = open(&first, request("1000008")).await.unwrap();
@@ -323,17 +313,17 @@ async fn one_watcher_too_many_is_told_to_come_back_and_who_goes_leaves_nothing()
     drop(disconnected);
     drop(second);
     let _fourth = until_open(|| open(&first, request("1000011"))).await;
-    // What was on the wire when they left may still come in; after that, nobody asks for their
-    // orders.
-    let gone = ["1000008", "1000009"];
-    until_looks(&stack.simulators, "1000010", 2).await;
-    let before = gone.map(|order| looks(&stack.simulators, order).len());
-    until_looks(&stack.simulators, "1000010", 5).await;
-    assert_eq!(gone.map(|order| looks(&stack.simulators, order).len()), before);
+    // A poll that was on the wire when they left may still arrive; then their orders are polled no
+    // more.
+    let left = ["1000008", "1000009"];
+    until_polls(&stack.simulators, "1000010", 2).await;
+    let before = left.map(|order| polls(&stack.simulators, order).len());
+    until_polls(&stack.simulators, "1000010", 5).await;
+    assert_eq!(left.map(|order| polls(&stack.simulators, order).len()), before);
 }
 
 #[tokio::test]
-async fn a_deadline_ends_the_watch_in_time_and_gives_its_place_free() {
+async fn a_deadline_ends_the_watch_on_time_and_frees_its_place() {
     let stack = Stack::start_with(&format!("{QUICK}\nvalidation.max_watches = 1")).await;
     let channel = stack.channel().await;
     let mut bounded = tonic::Request::new(request("1000012"));
@@ -345,7 +335,7 @@ async fn a_deadline_ends_the_watch_in_time_and_gives_its_place_free() {
 }
 
 #[tokio::test]
-async fn a_shutdown_ends_the_watches_with_a_word() {
+async fn a_shutdown_ends_the_watches_with_a_reason() {
     let stack = Stack::start_with(QUICK).await;
     let mut idle = stack.watch(request("1000014")).await;
     assert_eq!(idle.state().await, OrderState::Processed);
@@ -354,8 +344,8 @@ async fn a_shutdown_ends_the_watches_with_a_word() {
     assert_eq!(end, (Code::Unavailable, "DRAINING".to_owned()));
 }
 
-/// An address that stays while what is behind it comes and goes, and how many connections found
-/// nothing there.
+/// A fixed address in front of a server that stops and starts again, and the number of connections that
+/// found no server.
 async fn front_of(behind: watch::Receiver<Option<SocketAddr>>) -> (SocketAddr, Arc<AtomicUsize>) {
     let turned_away = Arc::new(AtomicUsize::new(0));
     let count = turned_away.clone();
@@ -381,7 +371,7 @@ async fn front_of(behind: watch::Receiver<Option<SocketAddr>>) -> (SocketAddr, A
 }
 
 #[tokio::test]
-async fn a_provider_that_goes_down_and_comes_back_is_watched_on() {
+async fn a_watch_survives_an_outage_of_the_provider() {
     let dir = tempfile::tempdir().unwrap();
     let (old_dir, new_dir) = (dir.path().join("old"), dir.path().join("new"));
     for dir in [&old_dir, &new_dir] {
@@ -407,19 +397,19 @@ async fn a_provider_that_goes_down_and_comes_back_is_watched_on() {
     behind.send_replace(None);
     old.stop().await;
     let mut comes_amid = open(&channel, request("1000016")).await.unwrap();
-    until(|| turned_away.load(Ordering::SeqCst) >= 4).await;
-    // The same status as before: of an outage alone, nobody hears.
+    wait_until(|| turned_away.load(Ordering::SeqCst) >= 4).await;
+    // The status is the same as before, so the outage alone sends nothing.
     behind.send_replace(Some(new.sectigo_addr()));
     assert_eq!(comes_amid.state().await, OrderState::Processed);
-    until_looks(&new, "1000015", 2).await;
+    until_polls(&new, "1000015", 2).await;
     set_state(&new, "1000015", "Pending");
-    let told = watch.next().await.unwrap();
-    assert_eq!(told.order_state(), OrderState::Pending);
-    assert_ne!(told.fingerprint, seen.fingerprint);
+    let status = watch.next().await.unwrap();
+    assert_eq!(status.order_state(), OrderState::Pending);
+    assert_ne!(status.fingerprint, seen.fingerprint);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_log_tells_what_the_page_says_of_people_nor_its_token() {
+async fn the_log_contains_neither_people_from_the_page_nor_its_token() {
     let dir = tempfile::tempdir().unwrap();
     let simulators = simulators_in(dir.path()).await;
     let path = dir.path().join("recoup.toml");
@@ -427,16 +417,16 @@ async fn no_log_tells_what_the_page_says_of_people_nor_its_token() {
     let mut serve = Command::new(env!("CARGO_BIN_EXE_recoup"));
     serve.args(["serve", "--config"]).arg(&path).envs(HashMap::from(SECRETS)).env("RECOUP_LOG__FILTER", "trace");
     let log = Arc::new(Mutex::new(String::new()));
-    let heard = log.clone();
-    let gateway = Gateway::launch(serve, move |line| heard.lock().unwrap().push_str(line)).unwrap();
+    let collected = log.clone();
+    let gateway = Gateway::launch(serve, move |line| collected.lock().unwrap().push_str(line)).unwrap();
     let mut watch = open(&channel(gateway.addr).await, request("3000002")).await.unwrap();
     let shown = watch.next().await.unwrap();
     set_state(&simulators, "3000002", "Rejected");
     assert_eq!(watch.state().await, OrderState::Rejected);
     drop(watch);
-    until(|| log.lock().unwrap().contains("stopped watching order")).await;
-    let token = simulators
-        .with_world(|world| world.providers.sectigo.order("3000002").unwrap().validation.upload_document_token.clone());
+    wait_until(|| log.lock().unwrap().contains("stopped watching order")).await;
+    let token =
+        simulators.with_world(|world| world.providers.sectigo.order("3000002").unwrap().validation.upload_document_token.clone());
     let phone = shown.callback.unwrap().phone_number;
     let email = shown.agreement.unwrap().click_through_email_address;
     let log = log.lock().unwrap();

@@ -1,5 +1,5 @@
-//! The bytes of a call: what is not gRPC is refused before any handler runs, and messages may be
-//! compressed both ways.
+//! The bytes of a call: a request that is not gRPC is refused before any handler runs, and messages
+//! may be compressed in both directions.
 
 use std::path::Path;
 
@@ -27,10 +27,10 @@ use crate::support::{Stack, channel, configuration, reason, sectigo, simulators_
 const CREATE: &str = "/recoup.v1.RefundService/CreateRefund";
 const GET: &str = "/recoup.v1.RefundService/GetRefund";
 const LIST: &str = "/recoup.v1.RefundService/ListRefunds";
-/// As the port bounds a message.
-const LARGEST: usize = 64 * 1024;
+/// The port's limit of a message.
+const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
-/// A message with what stands before it.
+/// A message with its frame header.
 fn framed(flag: u8, content: &[u8]) -> Bytes {
     let length = u32::try_from(content.len()).unwrap();
     Bytes::from([&[flag][..], &length.to_be_bytes(), content].concat())
@@ -42,7 +42,7 @@ fn gzipped(content: &[u8]) -> Bytes {
     framed(1, &encoder.finish().unwrap())
 }
 
-/// An answer, its messages as they came, and how the call ended by its head or its trailers.
+/// An answer: its head, the bytes of its messages, and the status in its head or its trailers.
 struct Answer {
     head: Response<()>,
     data: Bytes,
@@ -74,7 +74,11 @@ const GRPC: (&str, &str) = ("content-type", "application/grpc");
 #[case::put("PUT", Some("application/grpc"), 405)]
 #[case::get("GET", Some("application/grpc"), 405)]
 #[tokio::test]
-async fn what_is_not_grpc_moves_no_money(#[case] method: &str, #[case] content: Option<&str>, #[case] http: u16) {
+async fn a_request_that_is_not_grpc_moves_no_money(
+    #[case] method: &str,
+    #[case] content: Option<&str>,
+    #[case] http: u16,
+) {
     let stack = Stack::start().await;
     let channel = channel(stack.app.addr()).await;
     let message = framed(0, &sectigo("smuggled", "1000001").encode_to_vec());
@@ -92,16 +96,16 @@ async fn what_is_not_grpc_moves_no_money(#[case] method: &str, #[case] content: 
     assert_eq!(stack.refunds.clone().get_refund(request).await.unwrap_err().code(), Code::NotFound);
     assert!(stack.simulators.journal().is_empty());
 
-    // The same bytes as gRPC do: without `te`, which a proxy may have dropped.
+    // The same bytes as gRPC are accepted, also without `te`, which a proxy may have removed.
     let answer = call(&channel, "POST", CREATE, &[("content-type", "application/grpc+proto")], message).await;
     assert_eq!(answer.status.map(|status| status.code()), Some(Code::Ok));
     assert_eq!(stack.effects("1000001"), 1);
 }
 
-/// The name of an unknown refund, made so long by an unknown field.
+/// A request for an unknown refund, of this length because of an unknown field.
 fn get_of(bytes: usize) -> Vec<u8> {
     let mut message = proto::GetRefundRequest { name: "refunds/none".to_owned() }.encode_to_vec();
-    // Field 15, text; its length in three bytes whatever it is.
+    // Field 15, a text, with its length always in three bytes.
     let rest = bytes - message.len() - 4;
     let length = [rest & 0x7f | 0x80, (rest >> 7) & 0x7f | 0x80, rest >> 14].map(|byte| u8::try_from(byte).unwrap());
     message.push(0x7a);
@@ -111,7 +115,7 @@ fn get_of(bytes: usize) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_compressed_request_is_taken_and_bounded_by_what_it_inflates_to() {
+async fn a_compressed_request_is_accepted_and_limited_by_its_inflated_size() {
     let stack = Stack::start().await;
     let channel = channel(stack.app.addr()).await;
     let mut client = RefundServiceClient::new(channel.clone()).send_compressed(CompressionEncoding::Gzip);
@@ -122,8 +126,8 @@ async fn a_compressed_request_is_taken_and_bounded_by_what_it_inflates_to() {
     let small_and_plain = framed(0, &get_of(1_000));
     for (message, expected) in [
         (small_and_plain, Code::NotFound),
-        (gzipped(&get_of(LARGEST)), Code::NotFound),
-        (gzipped(&get_of(LARGEST + 1)), Code::InvalidArgument),
+        (gzipped(&get_of(MAX_MESSAGE_BYTES)), Code::NotFound),
+        (gzipped(&get_of(MAX_MESSAGE_BYTES + 1)), Code::InvalidArgument),
         (gzipped(&vec![0; 60 << 20]), Code::InvalidArgument),
         (framed(1, b"no gzip at all"), Code::InvalidArgument),
         (gzipped(&get_of(5_000)).slice(..20), Code::InvalidArgument),
@@ -144,7 +148,7 @@ async fn a_compressed_request_is_taken_and_bounded_by_what_it_inflates_to() {
     let answer = call(&channel, "POST", GET, &unknown, framed(1, b"x")).await;
     let refusal = answer.status.unwrap();
     assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::Unimplemented, "NOT_OFFERED"));
-    assert_eq!(answer.head.headers()["grpc-accept-encoding"], "gzip,identity", "which ones are taken");
+    assert_eq!(answer.head.headers()["grpc-accept-encoding"], "gzip,identity", "the accepted encodings");
 }
 
 /// In a process of its own, whose memory nothing else uses: `VmHWM` is the most that it ever had.
@@ -164,7 +168,7 @@ async fn many_bombs_at_once_need_little_memory() {
     let channel = channel(gateway.addr).await;
     let before = most_memory_kib(gateway.id());
     let bomb = gzipped(&vec![0; 60 << 20]);
-    assert!(bomb.len() < LARGEST, "it is let in as it comes");
+    assert!(bomb.len() < MAX_MESSAGE_BYTES, "it is let in as it comes");
     let headers = [GRPC, ("grpc-encoding", "gzip")];
     let calls = (0..100).map(|_| call(&channel, "POST", CREATE, &headers, bomb.clone()));
     for answer in futures_util::future::join_all(calls).await {
@@ -181,7 +185,7 @@ fn encoding(headers: &HeaderMap) -> Option<&str> {
 }
 
 #[tokio::test]
-async fn a_large_answer_is_compressed_for_clients_that_take_it_and_a_small_one_never() {
+async fn only_a_large_answer_is_compressed_and_only_for_clients_that_accept_it() {
     let stack = Stack::start().await;
     for number in 1..=80 {
         stack.refund(sectigo(&format!("r-{number}"), &format!("{}", 1_000_000 + number))).await;
@@ -202,7 +206,7 @@ async fn a_large_answer_is_compressed_for_clients_that_take_it_and_a_small_one_n
     let small = call(&channel, "POST", GET, &takes_gzip, get).await;
     assert_eq!((small.data[0], small.status.unwrap().code()), (0, Code::Ok));
 
-    // And as clients do it: pages, and a stream of many messages.
+    // With a real client: pages, and a stream of many messages.
     let mut client = RefundServiceClient::new(channel).accept_compressed(CompressionEncoding::Gzip);
     let request = proto::ListRefundsRequest { page_size: 80, ..Default::default() };
     assert_eq!(client.list_refunds(request).await.unwrap().into_inner().refunds.len(), 80);

@@ -1,14 +1,15 @@
-//! What the callers were told: every call with its answer, kept outside of the gateway.
+//! Every call with its answer, recorded outside of the gateway.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use recoup::proto::v1 as proto;
 use recoup::proto::v1::refund::State;
+use recoup::proto::v1::resolve_refund_request::Resolution;
 use tonic::Status;
 use tonic_types::StatusExt;
 
-/// All calls of one run, in the order of their ends.
+/// All calls of one run, in the order in which they ended.
 pub(crate) struct History {
     began: Instant,
     entries: Mutex<Vec<Entry>>,
@@ -16,7 +17,7 @@ pub(crate) struct History {
 
 /// One call and its answer.
 #[derive(Debug, Clone)]
-#[expect(dead_code, reason = "who called is for the person who reads the history")]
+#[expect(dead_code, reason = "the caller is for the reader of a kept history")]
 pub(crate) struct Entry {
     pub(crate) began: Duration,
     pub(crate) ended: Duration,
@@ -25,11 +26,11 @@ pub(crate) struct Entry {
     pub(crate) answer: Answer,
 }
 
-/// What was asked for; of which refund.
+/// A call, and the refund that it is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Call {
     Create(String),
-    /// The same id with other content, when the first had been acknowledged.
+    /// The same id with other content, after the first was acknowledged.
     Change(String),
     /// Another id for the target of a refund.
     Rival {
@@ -42,14 +43,14 @@ pub(crate) enum Call {
     Wait(String),
     Cancel(String),
     Reconcile(String),
-    /// A person's word, which is true.
+    /// The operator resolves a refund as the books say.
     Resolve {
         id: String,
-        word: &'static str,
+        resolution: Resolution,
     },
 }
 
-/// What came back.
+/// The answer to a call.
 #[derive(Debug, Clone)]
 pub(crate) enum Answer {
     Ok(Vec<Seen>),
@@ -59,8 +60,8 @@ pub(crate) enum Answer {
         /// The refund in the way, where there is one.
         conflicting: Option<String>,
     },
-    /// Anything else: it may have been recorded.
-    #[expect(dead_code, reason = "what was said instead is for the person who reads the history")]
+    /// Any other error: the refund may have been recorded.
+    #[expect(dead_code, reason = "the error is for the reader of a kept history")]
     Unknown(String),
 }
 
@@ -98,7 +99,7 @@ impl History {
 }
 
 impl Call {
-    /// The refund that it is about; none for lists.
+    /// The refund that the call is about; none for lists.
     pub(crate) fn id(&self) -> Option<&str> {
         match self {
             Call::Create(id)
@@ -114,7 +115,7 @@ impl Call {
         }
     }
 
-    /// Whether it could have recorded a refund.
+    /// Whether the call can record a refund.
     pub(crate) fn creates(&self) -> bool {
         matches!(self, Call::Create(_) | Call::Change(_) | Call::Rival { .. })
     }

@@ -1,9 +1,8 @@
-//! Ten thousand refunds in flight at a kill: each is settled or visibly in doubt within ten seconds
-//! of the restart.
+//! Ten thousand refunds in flight at a kill: each one is done or visibly in doubt within ten
+//! seconds of the restart.
 //!
-//! Measured twice: with every one of them on the wire, each on a connection of its own and without
-//! an answer; and with a few on the wire and all the others waiting on disk, which must then be
-//! sent.
+//! Measured twice: with every refund on the wire, each on a connection of its own and without an
+//! answer; and with a few on the wire while the others wait on disk and must then be sent.
 
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -22,32 +21,33 @@ use crate::oracle;
 use crate::plans::{Plan, Plans};
 use crate::providers::{self, Providers};
 use crate::quiescence;
-use crate::rng::Dice;
+use crate::rng::SeededRng;
 use crate::rows;
-use crate::run::{House, PROVIDERS, account, word};
+use crate::run::{Environment, PROVIDERS};
+use crate::support::demo_accounts::{AccountSection, account_name};
 
-/// What is promised.
-const WITHIN: Duration = Duration::from_secs(10);
-/// The most that one account may have on the wire.
+/// The promised time.
+const MAX_RECOVERY: Duration = Duration::from_secs(10);
+/// The attempts that one account may have on the wire.
 const SLOTS: usize = 256;
-/// Nothing here takes longer, unless it hangs.
+/// Reached only where something hangs.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// What was measured.
 struct Measured {
     on_the_wire: usize,
     waiting: usize,
-    /// From the start of the new process until it took calls.
+    /// From the start of the new process until it takes calls.
     ready: Duration,
-    /// Until the last of them was settled or in doubt, and anybody could see it.
+    /// Until every refund is done or visibly in doubt.
     known: Duration,
-    /// Until nothing was waiting or on its way, not even on account of a doubt.
+    /// Until no refund waits or is on the wire, not even to resolve a doubt.
     quiet: Duration,
     states: String,
     problems: Vec<String>,
 }
 
-/// Measures both and prints them; a failure where one took too long, or anything is wrong.
+/// Measures and prints both. A failure where one took too long or broke a promise.
 pub(crate) fn run(base: &Path, seed: u64, refunds: usize) -> ExitCode {
     allow_many_connections();
     let mut code = ExitCode::SUCCESS;
@@ -55,8 +55,8 @@ pub(crate) fn run(base: &Path, seed: u64, refunds: usize) -> ExitCode {
     for (what, accounts) in [("all on the wire", all_at_once), ("three accounts", 1)] {
         let measured = measure(base, seed, refunds, accounts);
         println!(
-            "in-flight {refunds}, {what}: at the kill {} on the wire and {} waiting; after the restart calls were taken after {:.2} s, and all \
-             were settled or in doubt after {:.2} s; nothing was on its way any more after {:.2} s: {}",
+            "in-flight {refunds}, {what}: at the kill {} on the wire and {} waiting; after the restart calls were taken after {:.2} s, all refunds \
+             were done or in doubt after {:.2} s, and none was on the wire any more after {:.2} s: {}",
             measured.on_the_wire,
             measured.waiting,
             measured.ready.as_secs_f64(),
@@ -67,7 +67,7 @@ pub(crate) fn run(base: &Path, seed: u64, refunds: usize) -> ExitCode {
         for problem in &measured.problems {
             println!("VIOLATION {problem}");
         }
-        if measured.known > WITHIN || !measured.problems.is_empty() {
+        if measured.known > MAX_RECOVERY || !measured.problems.is_empty() {
             code = ExitCode::FAILURE;
         }
     }
@@ -79,30 +79,30 @@ fn measure(base: &Path, seed: u64, refunds: usize, accounts: usize) -> Measured 
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).unwrap();
     let providers = Providers::start(&folder, providers::settings(Deduplication::Off));
-    // Half of what comes in is done and never answered, half is never done.
+    // Half of the requests are processed and never answered, half are never processed.
     let halves = [Point::AfterEffect, Point::BeforeEffect];
     providers.arm_flapping(PROVIDERS.into_iter().map(|provider| (provider, halves, FaultEffect::NeverAnswer)));
     let more =
         format!("requests_per_second = 0\nrequests_per_hour = 0\nmax_in_flight = {SLOTS}\ntotal_timeout_ms = 600000\n");
-    let names = |provider: Provider| (0..accounts).map(move |number| format!("{}-{number}", word(provider)));
+    let names = |provider: Provider| (0..accounts).map(move |number| format!("{}-{number}", account_name(provider)));
     let settings: String = PROVIDERS
         .into_iter()
         .flat_map(|provider| names(provider).map(move |name| (provider, name)))
-        .map(|(provider, name)| account(&providers, provider, &name, &more))
+        .map(|(provider, name)| AccountSection { name, ..providers.account(provider) }.to_toml() + &more)
         .collect();
-    let house = House::furnish(&folder, &format!("engine.circuit_failures = 1000000\n{settings}"));
+    let environment = Environment::create(&folder, &format!("engine.circuit_failures = 1000000\n{settings}"));
 
-    let mut plans = Plans::new("flight".to_owned(), Dice::new(seed, &[0]));
+    let mut plans = Plans::new("flight".to_owned(), SeededRng::new(seed, &[0]));
     let plans: Vec<Plan> = (0..refunds).map(|number| plans.plain(PROVIDERS[number % PROVIDERS.len()])).collect();
     providers.put(&plans);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let gateway = house.start().unwrap();
+    let gateway = environment.start().unwrap();
     let slots = accounts * PROVIDERS.len() * SLOTS;
     let (on_the_wire, waiting) = runtime.block_on(async {
         let client = callers::client(gateway.addr);
         let calls = stream::iter(plans.iter().enumerate()).map(|(number, plan)| {
             let mut client = client.clone();
-            let account = format!("{}-{}", word(plan.provider), number / PROVIDERS.len() % accounts);
+            let account = format!("{}-{}", account_name(plan.provider), number / PROVIDERS.len() % accounts);
             let wait = Some(callers::milliseconds(0));
             let request = proto::CreateRefundRequest { account, wait, ..plan.request() };
             async move { client.create_refund(request).await.unwrap() }
@@ -119,7 +119,7 @@ fn measure(base: &Path, seed: u64, refunds: usize, accounts: usize) -> Measured 
 
     providers.disarm();
     let (began, began_at) = (now(), providers::now());
-    let gateway = house.start().unwrap();
+    let gateway = environment.start().unwrap();
     let ready = began.elapsed();
     let (quiet, all) = runtime.block_on(async {
         let client = callers::client(gateway.addr);
@@ -131,24 +131,24 @@ fn measure(base: &Path, seed: u64, refunds: usize, accounts: usize) -> Measured 
     assert!(gateway.terminate().success());
 
     let mut problems = Vec::new();
-    let ledger = rows::read(&house.ledger);
+    let ledger = rows::read(&environment.ledger);
     let began_micros = i64::try_from(began_at.unix_timestamp_nanos() / 1000).unwrap();
     let last = ledger.known_after(began_micros).and_then(|known| known.into_values().max());
     let known = last.map(|last| Duration::from_micros((last - began_micros).try_into().unwrap_or_default()));
     if known.is_none() {
-        problems.push("settled, or visibly in doubt: some refunds never were".to_owned());
+        problems.push("done or visibly in doubt: some refunds never were".to_owned());
     }
     if all.len() != refunds {
-        problems.push(format!("acknowledged is durable: {} of {refunds} refunds are there", all.len()));
+        problems.push(format!("acknowledged is durable: {} of {refunds} refunds are left", all.len()));
     }
     for refund in &all {
         let wrong = matches!(refund.state(), State::InDoubt | State::NeedsReview) != refund.doubt.is_some();
         if wrong || matches!(refund.state(), State::Failed | State::Cancelled) {
-            problems.push(format!("settled, or visibly in doubt: {refund:?}"));
+            problems.push(format!("done or visibly in doubt: {refund:?}"));
         }
     }
-    problems.extend(oracle::twice_refunded(&providers.truth().books));
-    if let Err(problem) = runtime.block_on(rows::verify(&house.ledger)) {
+    problems.extend(oracle::twice_refunded(&providers.records().books));
+    if let Err(problem) = runtime.block_on(rows::verify(&environment.ledger)) {
         problems.push(format!("the chain verifies: {problem}"));
     }
     if problems.is_empty() {
@@ -170,7 +170,6 @@ fn measure(base: &Path, seed: u64, refunds: usize, accounts: usize) -> Measured 
     }
 }
 
-/// One page of one refund is enough to tell.
 async fn is_any_under_way(client: &RefundServiceClient<Channel>) -> bool {
     let states = vec![State::Pending.into(), State::Dispatching.into()];
     let filter = Some(proto::RefundFilter { states, ..Default::default() });
@@ -178,14 +177,14 @@ async fn is_any_under_way(client: &RefundServiceClient<Channel>) -> bool {
     !client.clone().list_refunds(request).await.unwrap().into_inner().refunds.is_empty()
 }
 
-/// Ten thousand connections are as many files, here and in the gateway, which inherits the limit.
+/// Ten thousand connections need as many files, here and in the gateway, which inherits the limit.
 fn allow_many_connections() {
     let status = Command::new("prlimit")
         .arg(format!("--pid={}", std::process::id()))
         .arg("--nofile=20000:")
         .status()
         .expect("prlimit (util-linux) is there");
-    assert!(status.success(), "a process may have 20,000 files open; `ulimit -Hn` tells how many");
+    assert!(status.success(), "a process may have 20,000 files open; `ulimit -Hn` shows how many");
 }
 
 #[expect(clippy::disallowed_methods, reason = "what is measured is real time")]

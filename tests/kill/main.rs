@@ -1,27 +1,29 @@
-//! The real thing, killed: the real binary, the real simulators, real files, callers who keep a
-//! history, and SIGKILL at random moments.
+//! The real binary under SIGKILL at random times, with the real simulators, real files, and callers
+//! that record a history.
 //!
 //! ```text
-//! callers --gRPC--> recoup (a process: SIGKILL, SIGTERM, full disk) --HTTP--> simulators (killed too, their clock moved, faults armed)
-//!    |                 |                                                          |
-//! history            ledger                                                books, journal
-//!    +-----------------+----------------- the oracle --------------------------+
+//! callers --gRPC--> recoup (a process:     --HTTP--> simulators (killed, too, their clock
+//!    |              SIGKILL, SIGTERM,                |           moved, faults armed)
+//!    |              full disk)                       |
+//!    |                 |                             |
+//! history            ledger                    books, journal
+//!    +-----------------+------- the oracle ----------+
 //! ```
 //!
-//! Between kills the configuration changes: see [`setups`].
+//! The configuration changes between kills: see [`setups`].
 //!
 //! `cargo test --test kill` kills a hundred times.
-//! `cargo test --release --test kill -- --kills 2000` kills two thousand times and prints what it
-//! came to. The same seed decides the same kills, faults and calls; what the processes make of them
-//! in between is theirs. On a violation the folder with ledger, log, books, journal and history is
-//! kept and named.
+//! `cargo test --release --test kill -- --kills 2000` kills two thousand times and prints the
+//! figures. The same seed decides the same kills, faults and calls; the timing of the processes is
+//! not reproducible. On a violation, the folder with ledger, log, books, journal and history is
+//! kept and its path printed.
 
 #![allow(
     missing_docs,
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::print_stdout,
-    reason = "a test that cannot go on should say where, and what it prints is its result"
+    reason = "a test that fails should show where, and its output is its result"
 )]
 
 mod callers;
@@ -33,6 +35,7 @@ mod oracle_self_test;
 mod plans;
 mod providers;
 mod quiescence;
+#[path = "../support/rng.rs"]
 mod rng;
 mod rows;
 mod run;
@@ -45,7 +48,7 @@ use std::time::Instant;
 
 use crate::run::Figures;
 
-/// What is asked for on the command line.
+/// The command line.
 struct Arguments {
     mode: Mode,
     seed: u64,
@@ -54,22 +57,22 @@ struct Arguments {
 }
 
 enum Mode {
-    /// So many kills.
+    /// This many kills.
     Kills(u64),
     /// Refunds at providers that close idle connections.
     IdleClosing,
-    /// So many refunds in flight at one kill.
+    /// This many refunds in flight at one kill.
     InFlight(usize),
-    /// Nothing: the test is not among those asked for.
+    /// Nothing: the filters exclude this test.
     Nothing,
-    /// Only named.
+    /// Prints the name of the test.
     List,
 }
 
-/// As many as a change has time for.
+/// The default number of kills.
 const KILLS: u64 = 100;
-/// Kills on one ledger: books and journal of the simulators hold no more.
-const KILLS_A_RUN: u64 = 25;
+/// Kills on one ledger: the books and the journal of the simulators hold no more.
+const KILLS_PER_RUN: u64 = 25;
 
 fn main() -> ExitCode {
     let arguments = match read(std::env::args().skip(1)) {
@@ -90,7 +93,7 @@ fn main() -> ExitCode {
         Mode::InFlight(refunds) => in_flight::run(base, arguments.seed, refunds),
         Mode::Kills(kills) => kill(base, kills, arguments.seed, arguments.only),
     };
-    run::tidy_up();
+    run::remove_binary_copy();
     code
 }
 
@@ -99,7 +102,7 @@ fn kill(base: &Path, kills: u64, seed: u64, only: Option<u64>) -> ExitCode {
     let began = now();
     let mut figures = Figures::default();
     for number in 0.. {
-        let left = kills.saturating_sub(number * KILLS_A_RUN).min(KILLS_A_RUN);
+        let left = kills.saturating_sub(number * KILLS_PER_RUN).min(KILLS_PER_RUN);
         if left == 0 {
             break;
         }
@@ -112,12 +115,12 @@ fn kill(base: &Path, kills: u64, seed: u64, only: Option<u64>) -> ExitCode {
     }
     println!("all: {}, {:.0} s, --seed {seed}", line(&figures), began.elapsed().as_secs_f64());
     let states: Vec<_> = figures.states.iter().map(|(state, refunds)| format!("{refunds} {state}")).collect();
-    println!("at rest: {}", states.join(", "));
-    told(&figures)
+    println!("at the end: {}", states.join(", "));
+    print_violations(&figures)
 }
 
 /// Prints violations; success where there are none.
-fn told(figures: &Figures) -> ExitCode {
+fn print_violations(figures: &Figures) -> ExitCode {
     for violation in figures.violations.iter().take(40) {
         let short: String = violation.chars().take(2_000).collect();
         println!("VIOLATION {short}");
@@ -131,7 +134,7 @@ fn told(figures: &Figures) -> ExitCode {
 fn line(figures: &Figures) -> String {
     format!(
         "{} kills ({} at the start), {} SIGTERM, {} provider kills, {} full disks, {} clock jumps, {} changed configurations; {} calls ({} unknown), {} refunds, \
-         {} attempts, {} requests ({} refunds sent again), {} effects, {} doubts ({} resolved by a person, {} open at rest), {} went on elsewhere, \
+         {} attempts, {} requests ({} refunds sent again), {} effects, {} doubts ({} resolved by the operator, {} open at the end), {} reassigned, \
          {} violations",
         figures.kills,
         figures.kills_at_start,
@@ -155,7 +158,7 @@ fn line(figures: &Figures) -> String {
     )
 }
 
-/// Reads the command line: the flags above, and what `cargo test` gives to every test.
+/// Reads the command line: the flags above, and those that `cargo test` passes to every test.
 fn read(arguments: impl Iterator<Item = String>) -> Result<Arguments, String> {
     let mut read = Arguments { mode: Mode::Kills(KILLS), seed: fresh_seed(), only: None };
     let mut arguments = arguments.peekable();
@@ -173,7 +176,7 @@ fn read(arguments: impl Iterator<Item = String>) -> Result<Arguments, String> {
             "--run" => read.only = Some(number()?),
             "--list" => read.mode = Mode::List,
             "--test-threads" | "--format" | "--color" | "--skip" | "-Z" => drop(arguments.next()),
-            flag if flag.starts_with('-') && KNOWN_TO_HARNESSES.contains(&flag.split('=').next().unwrap_or(flag)) => {}
+            flag if flag.starts_with('-') && HARNESS_FLAGS.contains(&flag.split('=').next().unwrap_or(flag)) => {}
             flag if flag.starts_with('-') => {
                 return Err(format!(
                     "unknown: {flag}; known: --kills N, --idle-closing, --in-flight N, --seed S, --run N"
@@ -188,8 +191,8 @@ fn read(arguments: impl Iterator<Item = String>) -> Result<Arguments, String> {
     Ok(read)
 }
 
-/// Flags that mean something to the usual test harness and nothing here.
-const KNOWN_TO_HARNESSES: [&str; 9] = [
+/// Flags of the usual test harness that have no meaning here.
+const HARNESS_FLAGS: [&str; 9] = [
     "--nocapture",
     "--no-capture",
     "--quiet",
@@ -201,14 +204,14 @@ const KNOWN_TO_HARNESSES: [&str; 9] = [
     "--test-threads",
 ];
 
-/// Another one each time; it is printed.
+/// Another seed each time; it is printed.
 #[expect(clippy::disallowed_methods, reason = "a seed that is printed may come from anywhere")]
 fn fresh_seed() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     u64::try_from(now.unwrap_or_default().as_millis() % 1_000_000_000).unwrap_or_default()
 }
 
-#[expect(clippy::disallowed_methods, reason = "how long the test took is real time")]
+#[expect(clippy::disallowed_methods, reason = "the report says how long the test took")]
 fn now() -> Instant {
     Instant::now()
 }

@@ -1,5 +1,5 @@
-//! What is to be refunded: every refund has a target of its own that nobody refunded before, some
-//! of them with a will of their own.
+//! The refunds that callers may request. Every refund has a new target, and at some targets the
+//! provider refuses or does something unusual.
 
 use recoup::proto::v1 as proto;
 use recoup::proto::v1::create_refund_request::Target as Wanted;
@@ -9,74 +9,74 @@ use simulators::providers::sectigo::{Order as CertificateOrder, Processing};
 use simulators::request::Provider;
 use simulators::worlds::World;
 
-use crate::rng::Dice;
-use crate::run::word;
+use crate::rng::SeededRng;
+use crate::support::demo_accounts::account_name;
 
-/// A refund that a caller may ask for.
+/// A refund that a caller may request.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) id: String,
     pub(crate) provider: Provider,
     pub(crate) target: Target,
-    pub(crate) nature: Nature,
+    pub(crate) kind: PlanKind,
 }
 
-/// What it gives back, as the books name it.
+/// The target of a refund, as the books name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Target {
     /// A Sectigo order; its price is on no wire.
     Order(String),
     /// Items of a name.com order, each with its price.
     Items { order: i32, items: Vec<(i32, i64)> },
-    /// So much of a Debitsuccess account.
+    /// An amount of a Debitsuccess account.
     Account { reference: String, minor_units: i64 },
 }
 
-/// What the provider makes of it.
+/// What the provider does with the refund.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Nature {
-    /// A refund works.
+pub(crate) enum PlanKind {
+    /// It refunds.
     Plain,
-    /// It is refused, always.
+    /// It always refuses.
     Refuses,
-    /// Sectigo: it works and is answered with -14. name.com: one item fails. Debitsuccess: it is
-    /// rejected on review.
-    Twisted,
+    /// Sectigo: refunds and answers -14. name.com: fails one item. Debitsuccess: rejects the refund
+    /// on review.
+    Unusual,
 }
 
-/// Makes plans, one after the other.
+/// Makes plans, one after another.
 #[derive(Debug)]
 pub(crate) struct Plans {
     prefix: String,
     made: i32,
-    dice: Dice,
+    rng: SeededRng,
 }
 
 impl Plans {
-    pub(crate) fn new(prefix: String, dice: Dice) -> Plans {
-        Plans { prefix, made: 0, dice }
+    pub(crate) fn new(prefix: String, rng: SeededRng) -> Plans {
+        Plans { prefix, made: 0, rng }
     }
 
-    /// The next one, at any provider.
+    /// The next plan, at any provider.
     pub(crate) fn next(&mut self) -> Plan {
         let provider =
-            self.dice.weighted(&[(1, Provider::Sectigo), (1, Provider::Namecom), (1, Provider::Debitsuccess)]);
-        let nature = self.dice.weighted(&[(85, Nature::Plain), (8, Nature::Refuses), (7, Nature::Twisted)]);
-        self.make(provider, nature)
+            self.rng.weighted(&[(1, Provider::Sectigo), (1, Provider::Namecom), (1, Provider::Debitsuccess)]);
+        let kind = self.rng.weighted(&[(85, PlanKind::Plain), (8, PlanKind::Refuses), (7, PlanKind::Unusual)]);
+        self.make(provider, kind)
     }
 
-    /// The next one, at this provider, and nothing wrong with it.
+    /// The next plan, at this provider and of the plain kind.
     pub(crate) fn plain(&mut self, provider: Provider) -> Plan {
-        self.make(provider, Nature::Plain)
+        self.make(provider, PlanKind::Plain)
     }
 
-    fn make(&mut self, provider: Provider, nature: Nature) -> Plan {
+    fn make(&mut self, provider: Provider, kind: PlanKind) -> Plan {
         self.made += 1;
         let number = self.made;
         let target = match provider {
             Provider::Sectigo => Target::Order(format!("{}", 50_000_000 + number)),
             Provider::Namecom => {
-                let several = self.dice.percent(25) || nature == Nature::Twisted;
+                let several = self.rng.percent(25) || kind == PlanKind::Unusual;
                 let items = if several { 2 } else { 1 };
                 let price = |item: i32| 999 + i64::from(item) * 100;
                 let items = (0..items).map(|item| (10_000_000 + number * 2 + item, price(item))).collect();
@@ -87,12 +87,12 @@ impl Plans {
                 Target::Account { reference: format!("K{number:08}"), minor_units }
             }
         };
-        Plan { id: format!("{}-{number}", self.prefix), provider, target, nature }
+        Plan { id: format!("{}-{number}", self.prefix), provider, target, kind }
     }
 }
 
 impl Plan {
-    /// What a caller asks for, of the account that is called as its provider.
+    /// The request, to the account that is named like its provider.
     pub(crate) fn request(&self) -> proto::CreateRefundRequest {
         let target = match &self.target {
             Target::Order(order_number) => {
@@ -116,13 +116,13 @@ impl Plan {
         };
         proto::CreateRefundRequest {
             refund_id: self.id.clone(),
-            account: word(self.provider).to_owned(),
+            account: account_name(self.provider).to_owned(),
             target: Some(target),
             ..Default::default()
         }
     }
 
-    /// The same id with other content: never to be taken.
+    /// The same id with other content, which must be refused.
     pub(crate) fn changed(&self) -> proto::CreateRefundRequest {
         let mut request = self.request();
         match &mut request.target {
@@ -136,7 +136,8 @@ impl Plan {
         request
     }
 
-    /// What the books call its parts, and how much each is worth where that is on the wire.
+    /// The parts of the target by their names in the books, each with its amount where the wire has
+    /// it.
     pub(crate) fn parts(&self) -> Vec<(String, Option<i64>)> {
         match &self.target {
             Target::Order(number) => vec![(number.clone(), None)],
@@ -151,8 +152,8 @@ impl Plan {
         match &self.target {
             Target::Order(number) => {
                 let mut order = CertificateOrder::new(number.clone());
-                order.multi_domain = self.nature == Nature::Refuses;
-                if self.nature == Nature::Twisted {
+                order.multi_domain = self.kind == PlanKind::Refuses;
+                if self.kind == PlanKind::Unusual {
                     order.processing = Processing::FailsAfterRefund;
                 }
                 world.providers.sectigo.put_order(order, now).unwrap();
@@ -162,21 +163,21 @@ impl Plan {
                     .iter()
                     .map(|(id, minor)| Item::new(*id, "registration", format!("kill-{id}.com"), *minor))
                     .collect();
-                match self.nature {
-                    Nature::Plain => {}
-                    Nature::Refuses => bought[0].kind = "renewal".to_owned(),
-                    Nature::Twisted => bought[1].refund_outcome = Outcome::Failed,
+                match self.kind {
+                    PlanKind::Plain => {}
+                    PlanKind::Refuses => bought[0].kind = "renewal".to_owned(),
+                    PlanKind::Unusual => bought[1].refund_outcome = Outcome::Failed,
                 }
                 world.providers.namecom.put_order(DomainOrder::new(*order, "demo-test", bought), now).unwrap();
             }
             Target::Account { reference, minor_units } => {
                 let mut account = Account::new(reference, &format!("EXT-{reference}"));
-                match self.nature {
-                    // Most are paid soon; some are never finished.
-                    Nature::Plain if minor_units % 5 > 0 => account.settles_after_seconds = Some(1),
-                    Nature::Plain => {}
-                    Nature::Refuses => account.collected_minor = 1,
-                    Nature::Twisted => {
+                match self.kind {
+                    // Most are paid soon, some are never decided.
+                    PlanKind::Plain if minor_units % 5 > 0 => account.settles_after_seconds = Some(1),
+                    PlanKind::Plain => {}
+                    PlanKind::Refuses => account.collected_minor = 1,
+                    PlanKind::Unusual => {
                         account.settles_after_seconds = Some(1);
                         account.decision = Decision::Rejected;
                     }

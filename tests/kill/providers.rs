@@ -1,12 +1,13 @@
-//! The other side: the real simulators on a runtime of their own, so that they can be killed like a
-//! process and their memory survives.
+//! The real simulators on a runtime of their own, so that they can be killed like a process while
+//! their memory survives.
 //!
 //! ```text
-//! kill:    the runtime ends; every socket closes in that moment, every request stops at the await where it is
-//! restart: the world as it was then, books and journal with it, on the same ports (and, as always, with another certificate)
+//! kill:    the runtime ends: every socket closes, and every request stops at its current await
+//! restart: the same world, books and journal, on the same ports
+//!          (and, as at every start, with another certificate)
 //! ```
 //!
-//! What a request does it does between two awaits, so the books are never caught in the middle.
+//! A request takes effect between two awaits, so the books are never half written.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -20,43 +21,43 @@ use time::OffsetDateTime;
 use tokio::runtime::Runtime;
 
 use crate::plans::Plan;
-use crate::rng::Dice;
+use crate::rng::SeededRng;
+use crate::support::demo_accounts::AccountSection;
 
-/// The emulated providers.
+/// The simulators, and what is recorded of them.
 pub(crate) struct Providers {
     folder: PathBuf,
     addresses: [SocketAddr; 5],
     running: Option<(Runtime, Simulators)>,
     world: WorldHandle,
-    went: OffsetDateTime,
+    killed_at: OffsetDateTime,
     /// The journal so far.
-    gathered: Mutex<Vec<JournalEntry>>,
+    journal: Mutex<Vec<JournalEntry>>,
 }
 
-/// What really happened.
+/// What really happened at the providers.
 #[derive(Clone)]
-pub(crate) struct Truth {
+pub(crate) struct ProviderRecords {
     pub(crate) books: Vec<BookEntry>,
     pub(crate) journal: Vec<JournalEntry>,
-    /// Entries of books and journal that are gone: above 0, nothing can be judged.
+    /// Entries of books and journal that were dropped: above 0, the oracle cannot judge.
     pub(crate) dropped: u64,
 }
 
-impl Truth {
-    /// The story of two sets of books in one, in its order.
-    pub(crate) fn of_both([one, other]: [Truth; 2]) -> Truth {
-        let mut truth = Truth {
+impl ProviderRecords {
+    /// The records of two sets of books together, the journal ordered by time.
+    pub(crate) fn of_both([one, other]: [ProviderRecords; 2]) -> ProviderRecords {
+        let mut records = ProviderRecords {
             books: one.books.into_iter().chain(other.books).collect(),
             journal: one.journal.into_iter().chain(other.journal).collect(),
             dropped: one.dropped + other.dropped,
         };
-        truth.journal.sort_by_key(|entry| entry.time);
-        truth
+        records.journal.sort_by_key(|entry| entry.time);
+        records
     }
 }
 
-/// As the wire is best: no limits, no delays. Where the provider would hide a second send by its
-/// kindness, it may be told not to.
+/// No limits and no delays. Without deduplication, a provider does not hide a second send.
 pub(crate) fn settings(deduplication: Deduplication) -> Settings {
     let mut settings = Settings::default();
     settings.namecom.requests_per_second = 0;
@@ -68,7 +69,7 @@ pub(crate) fn settings(deduplication: Deduplication) -> Settings {
 }
 
 impl Providers {
-    /// Starts them, their certificate authority in `folder`.
+    /// Starts the simulators, with their certificate authority in `folder`.
     pub(crate) fn start(folder: &Path, settings: Settings) -> Providers {
         let addresses = free_addresses();
         let config = Config { settings, ..config(addresses, folder) };
@@ -79,12 +80,12 @@ impl Providers {
             addresses,
             running: Some((runtime, simulators)),
             world,
-            went: OffsetDateTime::UNIX_EPOCH,
-            gathered: Mutex::default(),
+            killed_at: OffsetDateTime::UNIX_EPOCH,
+            journal: Mutex::default(),
         }
     }
 
-    /// Where a provider listens.
+    /// The address of a provider.
     pub(crate) fn address(&self, provider: Provider) -> SocketAddr {
         let [_, sectigo, _, namecom, debitsuccess] = self.addresses;
         match provider {
@@ -94,25 +95,30 @@ impl Providers {
         }
     }
 
-    /// The authority of Sectigo's certificate; another one after each start.
+    /// The authority of Sectigo's certificate: another one after each start.
     pub(crate) fn ca_file(&self) -> PathBuf {
         self.folder.join("ca.pem")
     }
 
-    /// The world, as it is or as it was when they were killed.
+    /// The section of a provider's account in the gateway's configuration.
+    pub(crate) fn account(&self, provider: Provider) -> AccountSection {
+        AccountSection::new(provider, self.address(provider), &self.ca_file())
+    }
+
+    /// The world as it is, or as it was at the kill.
     pub(crate) fn world(&self) -> WorldHandle {
         self.world.clone()
     }
 
-    /// Kills them.
+    /// Kills the simulators.
     pub(crate) fn kill(&mut self) {
         let Some((runtime, simulators)) = self.running.take() else { return };
         runtime.shutdown_timeout(Duration::from_secs(10));
         drop(simulators);
-        self.went = now();
+        self.killed_at = now();
     }
 
-    /// Starts them again, where they were killed.
+    /// Starts the simulators again after a kill.
     pub(crate) fn restart(&mut self) {
         if self.running.is_some() {
             return;
@@ -122,24 +128,24 @@ impl Providers {
         let config = Config { world_file: Some(file), ..config(self.addresses, &self.folder) };
         let (runtime, simulators) = launch(&config);
         self.world = simulators.demo();
-        // Its clock goes on from where it was: what it missed is made up for.
-        let missed = now() - self.went;
+        // Its clock continues from the kill, so it is moved forward by the time that it missed.
+        let missed = now() - self.killed_at;
         self.world.advance(missed.try_into().unwrap_or_default());
         self.running = Some((runtime, simulators));
     }
 
-    /// Arms an effect for whatever comes in second on a connection, before anything of it is read.
+    /// Arms an effect for the second request on a connection, before it is read.
     pub(crate) fn arm_second_requests(&self, provider: Provider, effect: FaultEffect) {
         let rule =
             Rule { ordinal: Some(2), repeat: Repeat::Standing, ..Rule::new(provider, Point::BeforeRead, effect) };
         self.world.with_world(|world| world.arm(rule).unwrap());
     }
 
-    /// Arms an effect for as long as nothing disarms it, in turn at two points.
+    /// Arms an effect that alternates between two points, until it is disarmed.
     pub(crate) fn arm_flapping(&self, rules: impl IntoIterator<Item = (Provider, [Point; 2], FaultEffect)>) {
         self.world.with_world(|world| {
             for (provider, [one, other], effect) in rules {
-                // What the first lets by comes to the second.
+                // A request that the first rule does not match meets the second one.
                 let repeat = Repeat::Flap { down: 1, up: 1 };
                 world.arm(Rule { repeat, ..Rule::new(provider, other, effect.clone()) }).unwrap();
                 world.arm(Rule { repeat: Repeat::Standing, ..Rule::new(provider, one, effect) }).unwrap();
@@ -147,7 +153,7 @@ impl Providers {
         });
     }
 
-    /// How many requests have come in.
+    /// How many requests have arrived.
     pub(crate) fn requests(&self) -> usize {
         let last = self.world.with_world(|world| world.journal.entries().next_back().map_or(0, |entry| entry.id));
         usize::try_from(last).unwrap()
@@ -158,18 +164,19 @@ impl Providers {
         self.world.with_world(|world| plans.into_iter().for_each(|plan| plan.put(world)));
     }
 
-    /// Has things go wrong: in a share of the requests, by chance, and at the door of one provider.
-    pub(crate) fn arm(&self, dice: &mut Dice) {
+    /// Arms random faults in a share of the requests, and sometimes a fault at the connections of
+    /// one provider.
+    pub(crate) fn arm(&self, rng: &mut SeededRng) {
         self.disarm();
         let random = Random {
-            seed: dice.next(),
-            share: dice.between(5, 35) as f64 / 100.0,
-            effects: menu(),
+            seed: rng.next(),
+            share: rng.between(5, 35) as f64 / 100.0,
+            effects: fault_menu(),
             provider: None,
             operation: None,
         };
-        let provider = dice.weighted(&[(1, Provider::Sectigo), (1, Provider::Namecom), (1, Provider::Debitsuccess)]);
-        let at_door = [
+        let provider = rng.weighted(&[(1, Provider::Sectigo), (1, Provider::Namecom), (1, Provider::Debitsuccess)]);
+        let at_connect = [
             (Point::Connect, FaultEffect::Refuse),
             (Point::Connect, FaultEffect::ResetPeer),
             (Point::Connect, FaultEffect::Delay { milliseconds: 60 }),
@@ -178,20 +185,20 @@ impl Providers {
             (Point::BeforeRead, FaultEffect::Close),
             (Point::BeforeRead, FaultEffect::NeverAnswer),
         ];
-        let (point, effect) = at_door[dice.place(at_door.len())].clone();
-        let flap = Repeat::Flap { down: dice.between(1, 3), up: dice.between(2, 9) };
-        // Where nobody listens, nobody counts who knocks.
+        let (point, effect) = at_connect[rng.index(at_connect.len())].clone();
+        let flap = Repeat::Flap { down: rng.between(1, 3), up: rng.between(2, 9) };
+        // A refused connection is not counted, so a rule cannot alternate there.
         let repeat = if effect == FaultEffect::Refuse { Repeat::Standing } else { flap };
-        let is_at_door = dice.percent(40);
+        let is_at_connect = rng.percent(40);
         self.world.with_world(|world| {
             world.faults.set_random(Some(random)).unwrap();
-            if is_at_door {
+            if is_at_connect {
                 world.arm(Rule { repeat, ..Rule::new(provider, point, effect) }).unwrap();
             }
         });
     }
 
-    /// Nothing goes wrong any more.
+    /// Disarms every fault.
     pub(crate) fn disarm(&self) {
         self.world.with_world(|world| {
             world.faults.set_random(None).unwrap();
@@ -202,27 +209,27 @@ impl Providers {
         });
     }
 
-    /// Moves their clock forward.
+    /// Moves the clock of the simulators forward.
     pub(crate) fn advance(&self, by: Duration) {
         assert!(self.world.advance(by));
     }
 
-    /// Takes over what the journal has that is new: it keeps little.
-    pub(crate) fn gather(&self) {
-        let mut gathered = self.gathered.lock().unwrap();
-        let last = gathered.last().map_or(0, |entry| entry.id);
+    /// Copies new entries of the journal, which keeps only the latest.
+    pub(crate) fn collect_journal(&self) {
+        let mut collected = self.journal.lock().unwrap();
+        let last = collected.last().map_or(0, |entry| entry.id);
         let new: Vec<JournalEntry> =
             self.world.with_world(|world| world.journal.entries().rev().take_while(|entry| entry.id > last).collect());
-        gathered.extend(new.into_iter().rev());
+        collected.extend(new.into_iter().rev());
     }
 
-    pub(crate) fn truth(&self) -> Truth {
-        self.gather();
-        let journal = self.gathered.lock().unwrap().clone();
-        let gone = journal.last().map_or(0, |entry| entry.id) - journal.len() as u64;
-        self.world.with_world(|world| Truth {
+    pub(crate) fn records(&self) -> ProviderRecords {
+        self.collect_journal();
+        let journal = self.journal.lock().unwrap().clone();
+        let missing = journal.last().map_or(0, |entry| entry.id) - journal.len() as u64;
+        self.world.with_world(|world| ProviderRecords {
             books: world.books.entries().collect(),
-            dropped: world.books.dropped() + gone,
+            dropped: world.books.dropped() + missing,
             journal,
         })
     }
@@ -234,9 +241,9 @@ impl Drop for Providers {
     }
 }
 
-/// What may go wrong with any request, lookups too. No provider lies here: what is told as not done
-/// is not done.
-fn menu() -> Vec<RandomFault> {
+/// What may go wrong with any request, including lookups. There are no Byzantine answers here: what
+/// a provider answers as not done is not done.
+fn fault_menu() -> Vec<RandomFault> {
     let draw = |point, effect| RandomFault { point, effect };
     let answer = |status| FaultEffect::Answer { status, body: String::new(), headers: Default::default() };
     let (before, after) = (Point::BeforeEffect, Point::AfterEffect);
@@ -283,8 +290,8 @@ fn config(
     Config { control, sectigo, sectigo_plaintext, namecom_plaintext, debitsuccess_plaintext, ca_file, ..ports }
 }
 
-/// Below the ports that a system gives to outgoing connections: a client that knocks at a port
-/// where nobody listens could otherwise be given that very port, and talk to itself.
+/// Ports below those of outgoing connections: a client that connects to a port without a listener
+/// could otherwise get that very port as its own, and talk to itself.
 fn free_addresses() -> [SocketAddr; 5] {
     let first = 12_000 + u16::try_from(std::process::id() % 2_000).unwrap() * 9;
     let mut free = (first..32_000)

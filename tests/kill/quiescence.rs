@@ -1,5 +1,5 @@
-//! Rest: no fault any more, the gateway settles what it can by itself, and a person settles the
-//! rest by the evidence.
+//! Quiescence: no more faults, the gateway reconciles what it can, and the operator resolves the
+//! rest by the books.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,58 +13,57 @@ use recoup::proto::v1::resolve_refund_request::Resolution;
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
-use crate::callers::{self, Board, CALLERS, name};
+use crate::callers::{self, CALLERS, CallerState, name};
 use crate::history::{Answer, Call};
-use crate::rng::Dice;
+use crate::rng::SeededRng;
 
-/// Nothing may be under way for longer.
+/// No refund may stay open for longer.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Everything as the gateway shows it at rest.
+/// Everything that the gateway shows at quiescence.
 #[derive(Clone)]
-pub(crate) struct AtRest {
+pub(crate) struct Quiescent {
     /// All refunds.
     pub(crate) refunds: Vec<proto::Refund>,
-    /// Those that it lists as in doubt or left to a person.
+    /// The refunds that it lists as in doubt or in review.
     pub(crate) listed_doubts: Vec<proto::Refund>,
 }
 
-/// Waits until nothing is open that the gateway settles by itself, has a person resolve the rest,
-/// and tells how everything stands.
+/// Waits until the gateway has reconciled what it can, and has the operator resolve the rest.
 ///
-/// `go_on` has the providers do now what they were to do later.
-pub(crate) async fn bring(
+/// `finish_late_effects` makes the providers do now what they would do later.
+pub(crate) async fn reach(
     gateway: SocketAddr,
-    board: &Arc<Board>,
-    dice: &mut Dice,
-    go_on: impl Fn(),
-) -> Result<AtRest, String> {
+    caller_state: &Arc<CallerState>,
+    rng: &mut SeededRng,
+    finish_late_effects: impl Fn(),
+) -> Result<Quiescent, String> {
     let client = callers::client(gateway);
-    settled(&client).await?;
-    look_up(&client, board, State::Submitted).await?;
-    // Sent again by a person's word, it may be in doubt again.
+    wait_until_none_open(&client).await?;
+    reconcile_all(&client, caller_state, State::Submitted).await?;
+    // A refund that the operator had sent again may be in doubt again.
     for _ in 0..3 {
         let left = list(&client, &[State::NeedsReview]).await?;
-        let mut words = 0;
+        let mut resolved = 0;
         for refund in left {
-            words += usize::from(resolve(&client, board, dice, CALLERS, refund).await?);
+            resolved += usize::from(resolve(&client, caller_state, rng, CALLERS, refund).await?);
         }
-        if words == 0 {
+        if resolved == 0 {
             break;
         }
-        settled(&client).await?;
+        wait_until_none_open(&client).await?;
     }
-    // What was sent again is reviewed too: nothing may end between what is listed here and the end
-    // of the gateway.
-    go_on();
-    look_up(&client, board, State::Submitted).await?;
-    Ok(AtRest {
+    // Refunds that were sent again may be decided late, too: nothing may change between this list
+    // and the end of the gateway.
+    finish_late_effects();
+    reconcile_all(&client, caller_state, State::Submitted).await?;
+    Ok(Quiescent {
         refunds: list(&client, &[]).await?,
         listed_doubts: list(&client, &[State::InDoubt, State::NeedsReview]).await?,
     })
 }
 
-/// All refunds in any of these states; of all states where none is named.
+/// All refunds in any of these states, or in all states where none is given.
 pub(crate) async fn list(
     client: &RefundServiceClient<Channel>,
     states: &[State],
@@ -76,7 +75,9 @@ pub(crate) async fn list(
         let filter = Some(proto::RefundFilter { states, ..Default::default() });
         let request = proto::ListRefundsRequest { page_size: 1000, page_token, filter };
         let page = client.clone().list_refunds(request).await;
-        let page = page.map_err(|status| format!("answers at rest: ListRefunds was answered {status}"))?.into_inner();
+        let page = page
+            .map_err(|status| format!("answers at quiescence: ListRefunds was answered with {status}"))?
+            .into_inner();
         refunds.extend(page.refunds);
         page_token = page.next_page_token;
         if page_token.is_empty() {
@@ -85,13 +86,13 @@ pub(crate) async fn list(
     }
 }
 
-/// Waits until no refund waits, is on its way or in doubt: the gateway itself sees to all of them,
-/// or leaves them to a person.
-async fn settled(client: &RefundServiceClient<Channel>) -> Result<(), String> {
+/// Waits until no refund is PENDING, DISPATCHING or IN_DOUBT: the gateway ends these states by
+/// itself, or leaves the refund to the operator.
+async fn wait_until_none_open(client: &RefundServiceClient<Channel>) -> Result<(), String> {
     let until = Instant::now() + LIMIT;
     loop {
         let mut open = list(client, &[State::Pending, State::Dispatching, State::InDoubt]).await?;
-        // What belongs elsewhere waits until its account is there.
+        // A refund whose account is not configured waits for it.
         open.retain(|refund| refund.waiting_for() != proto::refund::WaitingFor::Account);
         let Some(one) = open.first() else { return Ok(()) };
         let wait = proto::WaitRefundRequest {
@@ -99,44 +100,48 @@ async fn settled(client: &RefundServiceClient<Channel>) -> Result<(), String> {
             after_revision: one.revision,
             timeout: Some(callers::milliseconds(500)),
         };
-        // How it stands then, the list tells.
+        // The next list shows the result.
         let _ = client.clone().wait_refund(wait).await;
         if Instant::now() >= until {
             let open: Vec<_> = open.iter().map(|one| format!("{one:?}")).collect();
-            return Err(format!("comes to rest: after {LIMIT:?} these are still open: {open:#?}"));
+            return Err(format!("reaches quiescence: after {LIMIT:?} these are still open: {open:#?}"));
         }
     }
 }
 
-async fn look_up(client: &RefundServiceClient<Channel>, board: &Arc<Board>, state: State) -> Result<(), String> {
+async fn reconcile_all(
+    client: &RefundServiceClient<Channel>,
+    caller_state: &Arc<CallerState>,
+    state: State,
+) -> Result<(), String> {
     let open = list(client, &[state]).await?;
-    let looks = stream::iter(open).map(|refund| {
-        let (mut client, board) = (client.clone(), board.clone());
+    let calls = stream::iter(open).map(|refund| {
+        let (mut client, caller_state) = (client.clone(), caller_state.clone());
         async move {
-            let began = board.history.now();
+            let began = caller_state.history.now();
             let answer = client.reconcile_refund(proto::ReconcileRefundRequest { name: refund.name }).await;
             let answer = answer.map(|answer| answer.into_inner().refund);
             let answer = Answer::of(answer.as_ref(), false);
-            board.history.write(began, CALLERS, Call::Reconcile(refund.refund_id), answer);
+            caller_state.history.write(began, CALLERS, Call::Reconcile(refund.refund_id), answer);
         }
     });
-    looks.buffer_unordered(16).collect::<()>().await;
+    calls.buffer_unordered(16).collect::<()>().await;
     Ok(())
 }
 
-/// What a person does who has the provider's books before them. False where nothing was resolved.
+/// The operator resolves a refund as the provider's books say. False where it was not accepted.
 pub(crate) async fn resolve(
     client: &RefundServiceClient<Channel>,
-    board: &Arc<Board>,
-    dice: &mut Dice,
+    caller_state: &Arc<CallerState>,
+    rng: &mut SeededRng,
     caller: usize,
     refund: proto::Refund,
 ) -> Result<bool, String> {
-    let Some(plan) = board.plans().into_iter().find(|plan| plan.id == refund.refund_id) else {
-        return Err(format!("every refund was asked for: nobody asked for {}", refund.refund_id));
+    let Some(plan) = caller_state.plans().into_iter().find(|plan| plan.id == refund.refund_id) else {
+        return Err(format!("every refund was requested: no caller requested {}", refund.refund_id));
     };
-    let began = board.history.now();
-    let books = board.books();
+    let began = caller_state.history.now();
+    let books = caller_state.books();
     let happened = |part: &str| {
         let times =
             |kind: &str| books.iter().filter(|entry| entry.effect.kind == kind && entry.effect.target == part).count();
@@ -144,12 +149,12 @@ pub(crate) async fn resolve(
     };
     let parts = plan.parts();
     let done = parts.iter().filter(|(part, _)| happened(part)).count();
-    // An account that is not there sends nothing.
+    // An account that is not configured sends nothing.
     let may_send = refund.waiting_for() != proto::refund::WaitingFor::Account;
-    let (word, resolution) = match (done, parts.len()) {
-        (0, _) if dice.percent(50) && may_send => ("send again", Resolution::SendAgain),
-        (0, _) => ("not refunded", Resolution::NotRefunded),
-        _ => ("refunded", Resolution::Refunded),
+    let resolution = match done {
+        0 if rng.percent(50) && may_send => Resolution::SendAgain,
+        0 => Resolution::NotRefunded,
+        _ => Resolution::Refunded,
     };
     let of_item = |(part, _): &(String, Option<i64>)| proto::resolve_refund_request::ItemResolution {
         item_id: part.clone(),
@@ -169,6 +174,6 @@ pub(crate) async fn resolve(
     let answer = client.clone().resolve_refund(request).await.map(|answer| answer.into_inner().refund);
     let answer = Answer::of(answer.as_ref(), false);
     let accepted = matches!(answer, Answer::Ok(_));
-    board.history.write(began, caller, Call::Resolve { id: refund.refund_id, word }, answer);
+    caller_state.history.write(began, caller, Call::Resolve { id: refund.refund_id, resolution }, answer);
     Ok(accepted)
 }

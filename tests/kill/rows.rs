@@ -1,21 +1,29 @@
-//! The ledger's file, read beside the gateway: its tables by the database's own means, and its
-//! chain as the ledger itself checks it.
+//! The ledger's file, read without the gateway: its tables with SQL, and its hash chain with the
+//! ledger's own check.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use recoup::domain::event::EventKind;
 use recoup::ledger::LedgerAdmin as _;
 use recoup::ledger::sqlite::{SqliteLedger, SqliteSettings};
+use recoup::proto::v1::refund::State;
 use rusqlite::{Connection, OpenFlags};
 
-/// The ledger's tables, read by the database's own means.
+/// The ledger's tables.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Rows {
-    pub(crate) refunds: BTreeMap<String, (String, i64)>,
+    pub(crate) refunds: BTreeMap<String, RefundRow>,
     /// The origin that each refund belongs to.
     pub(crate) endpoints: BTreeMap<String, String>,
     pub(crate) attempts: BTreeMap<String, Vec<Attempt>>,
     pub(crate) events: Vec<Event>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RefundRow {
+    pub(crate) state: State,
+    pub(crate) revision: i64,
 }
 
 #[derive(Debug, Clone)]
@@ -33,12 +41,12 @@ pub(crate) struct Event {
     pub(crate) refund: String,
     pub(crate) revision: i64,
     pub(crate) time_micros: i64,
-    pub(crate) kind: String,
-    pub(crate) to: String,
+    pub(crate) kind: EventKind,
+    pub(crate) to: State,
     pub(crate) chain_hash: Vec<u8>,
 }
 
-/// The chain as the ledger itself checks it; how many events it has.
+/// Verifies the hash chain, and returns how many events it has.
 pub(crate) async fn verify(ledger: &Path) -> Result<u64, String> {
     let ledger = SqliteLedger::open(ledger, SqliteSettings::default()).map_err(|error| error.to_string())?;
     let verified = ledger.verify().await.map_err(|error| error.to_string());
@@ -46,14 +54,15 @@ pub(crate) async fn verify(ledger: &Path) -> Result<u64, String> {
     verified
 }
 
-/// Reads the tables, and nothing but reads.
+/// Reads the tables, from a read-only connection.
 pub(crate) fn read(ledger: &Path) -> Rows {
     let connection = Connection::open_with_flags(ledger, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
     let mut rows = Rows::default();
     let mut statement = connection.prepare("SELECT id, state, revision, endpoint FROM refunds").unwrap();
     let mut found = statement.query([]).unwrap();
     while let Some(row) = found.next().unwrap() {
-        rows.refunds.insert(row.get(0).unwrap(), (row.get(1).unwrap(), row.get(2).unwrap()));
+        let refund = RefundRow { state: state(&row.get::<_, String>(1).unwrap()), revision: row.get(2).unwrap() };
+        rows.refunds.insert(row.get(0).unwrap(), refund);
         rows.endpoints.insert(row.get(0).unwrap(), row.get(3).unwrap());
     }
     let mut statement = connection
@@ -86,20 +95,25 @@ pub(crate) fn read(ledger: &Path) -> Rows {
             refund: row.get(1).unwrap(),
             revision: row.get(2).unwrap(),
             time_micros: row.get(3).unwrap(),
-            to: row.get(4).unwrap(),
+            to: state(&row.get::<_, String>(4).unwrap()),
             chain_hash: row.get(5).unwrap(),
-            kind: row.get(6).unwrap(),
+            kind: EventKind::parse(&row.get::<_, String>(6).unwrap()).unwrap(),
         });
     }
     rows
 }
 
+/// The state with this name in the ledger.
+fn state(name: &str) -> State {
+    State::from_str_name(&format!("STATE_{name}")).unwrap()
+}
+
 impl Rows {
-    /// When each refund was, for the first time behind that moment, something other than waiting or
-    /// on its way; none where one never was.
+    /// When each refund was first in another state than PENDING or DISPATCHING after that time;
+    /// none where one refund never was.
     pub(crate) fn known_after(&self, micros: i64) -> Option<BTreeMap<&str, i64>> {
         let mut known = BTreeMap::new();
-        for event in self.events.iter().filter(|event| !["PENDING", "DISPATCHING"].contains(&event.to.as_str())) {
+        for event in self.events.iter().filter(|event| ![State::Pending, State::Dispatching].contains(&event.to)) {
             if event.time_micros >= micros {
                 known.entry(event.refund.as_str()).or_insert(event.time_micros);
             }
@@ -109,6 +123,6 @@ impl Rows {
 
     /// Whether a refund was in doubt at any time.
     pub(crate) fn was_in_doubt(&self, id: &str) -> bool {
-        self.events.iter().any(|event| event.refund == id && event.to == "IN_DOUBT")
+        self.events.iter().any(|event| event.refund == id && event.to == State::InDoubt)
     }
 }

@@ -1,8 +1,8 @@
-//! How the accounts are configured from one start to the next, and what is behind the places.
+//! How the accounts are configured at each start, and which books are behind the hosts.
 //!
 //! ```text
-//! the usual address  \  one set of books: the host is another name of the same provider
-//! a relay before it  /
+//! the usual address  \  one set of books: two names of the same provider
+//! a relay to it      /
 //! another world         books of its own: a sandbox, or another business
 //! ```
 
@@ -18,11 +18,11 @@ use tokio::net::{TcpListener as Listener, TcpStream};
 use tokio::runtime::Runtime;
 
 use crate::providers::{self, Providers};
-use crate::rng::Dice;
-use crate::run::{OF_EACH_ACCOUNT, PROVIDERS, word};
-use crate::support::SECRETS;
+use crate::rng::SeededRng;
+use crate::run::{ACCOUNT_SETTINGS, PROVIDERS};
+use crate::support::demo_accounts::{self, SECRETS, endpoint};
 
-/// Where an account is.
+/// The host of an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Host {
     Usual,
@@ -31,18 +31,19 @@ enum Host {
     Other,
 }
 
-/// One account, as a start has it.
+/// The configuration of one account at a start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Setup {
     host: Host,
     /// Debitsuccess: under its new name.
     renamed: bool,
-    /// The configuration names the earlier places of the same books.
+    /// The setting `former` names the earlier places with the same books.
     former: bool,
-    gone: bool,
+    /// The configuration does not have the account.
+    removed: bool,
 }
 
-/// All places, and how the accounts are configured at present.
+/// All hosts, and how the accounts are configured at present.
 pub(crate) struct Places {
     /// The books behind [`Host::Other`].
     pub(crate) other: Providers,
@@ -50,15 +51,14 @@ pub(crate) struct Places {
     setups: [Setup; 3],
     /// Which of the two tokens name.com takes.
     token: usize,
-    /// Starts with another configuration than the one before.
+    /// Starts with another configuration than the start before.
     pub(crate) changes: u64,
-    /// Some start had an account less.
-    pub(crate) was_one_gone: bool,
+    /// Some start did not have every account.
+    pub(crate) account_was_removed: bool,
     _relaying: Runtime,
 }
 
-const USUAL: Setup = Setup { host: Host::Usual, renamed: false, former: false, gone: false };
-const LOGIN: &str = "demo";
+const USUAL: Setup = Setup { host: Host::Usual, renamed: false, former: false, removed: false };
 const NEW_LOGIN: &str = "renamed";
 
 impl Places {
@@ -71,47 +71,55 @@ impl Places {
         let password = SECRETS[0].1.to_owned();
         let renamed = Login { username: NEW_LOGIN.to_owned(), password };
         providers.world().with_world(|world| world.providers.debitsuccess.put_login(renamed));
-        Places { other, relays, setups: [USUAL; 3], token: 0, changes: 0, was_one_gone: false, _relaying: relaying }
+        Places {
+            other,
+            relays,
+            setups: [USUAL; 3],
+            token: 0,
+            changes: 0,
+            account_was_removed: false,
+            _relaying: relaying,
+        }
     }
 
-    /// Draws the next start's configuration; mostly it stays as it is.
-    pub(crate) fn draw(&mut self, dice: &mut Dice, providers: &Providers) {
-        if dice.percent(45) {
+    /// Draws the configuration of the next start; it often stays the same.
+    pub(crate) fn draw(&mut self, rng: &mut SeededRng, providers: &Providers) {
+        if rng.percent(45) {
             return;
         }
         let before = (self.setups, self.token);
         for (provider, setup) in PROVIDERS.into_iter().zip(&mut self.setups) {
-            let host = dice.weighted(&[(55, Host::Usual), (25, Host::Relay), (20, Host::Other)]);
+            let host = rng.weighted(&[(55, Host::Usual), (25, Host::Relay), (20, Host::Other)]);
             let is_renamable = provider == Provider::Debitsuccess && host != Host::Other;
             *setup = Setup {
                 host,
-                renamed: dice.percent(40) && is_renamable,
-                // Without it, nothing is known of the same payees under the other login.
-                former: dice.percent(75) || provider == Provider::Debitsuccess,
-                gone: dice.percent(8),
+                renamed: rng.percent(40) && is_renamable,
+                // Without it the gateway cannot know that the other login has the same payees.
+                former: rng.percent(75) || provider == Provider::Debitsuccess,
+                removed: rng.percent(8),
             };
         }
-        if dice.percent(30) {
+        if rng.percent(30) {
             self.renew_token(providers);
         }
-        self.was_one_gone |= self.setups.iter().any(|setup| setup.gone);
+        self.account_was_removed |= self.setups.iter().any(|setup| setup.removed);
         self.changes += u64::from(before != (self.setups, self.token));
     }
 
-    /// Everything at one of the two sets of books: at last all refunds have their account.
-    pub(crate) fn gather_at(&mut self, other: bool) {
+    /// Configures all accounts at one of the two sets of books.
+    pub(crate) fn move_all_to(&mut self, other: bool) {
         let host = if other { Host::Other } else { Host::Usual };
         self.setups = [Setup { host, former: true, ..USUAL }; 3];
     }
 
-    /// The origins that have books of their own behind them.
-    pub(crate) fn origins_of_other(&self) -> Vec<String> {
-        PROVIDERS.map(|provider| origin(provider, self.other.address(provider))).into()
+    /// The endpoints of the other set of books.
+    pub(crate) fn endpoints_of_other(&self) -> Vec<String> {
+        PROVIDERS.map(|provider| endpoint(provider, self.other.address(provider))).into()
     }
 
     fn renew_token(&mut self, providers: &Providers) {
         self.token = 1 - self.token;
-        let account = || namecom::Account::new("demo-test", SECRETS[1 + self.token].1);
+        let account = || namecom::Account::new(demo_accounts::login(Provider::Namecom), SECRETS[1 + self.token].1);
         for world in [providers.world(), self.other.world()] {
             world.with_world(|world| world.providers.namecom.put_account(account()));
         }
@@ -119,7 +127,7 @@ impl Places {
 
     /// The accounts' part of the configuration.
     pub(crate) fn settings(&self, providers: &Providers) -> String {
-        let accounts = PROVIDERS.into_iter().zip(self.setups).filter(|(_, setup)| !setup.gone);
+        let accounts = PROVIDERS.into_iter().zip(self.setups).filter(|(_, setup)| !setup.removed);
         accounts.map(|(provider, setup)| self.account(providers, provider, setup)).collect()
     }
 
@@ -129,44 +137,33 @@ impl Places {
             Host::Relay => self.relays[PROVIDERS.iter().position(|one| *one == provider).unwrap()],
             Host::Other => self.other.address(provider),
         };
-        let endpoint = |host: Host| origin(provider, address(host));
-        let word = word(provider);
-        let mut text = format!("[accounts.{word}]\nprovider = \"{word}\"\nendpoint = \"{}\"\n", endpoint(setup.host));
-        let login = if setup.renamed { NEW_LOGIN } else { LOGIN };
+        let endpoint_at = |host: Host| endpoint(provider, address(host));
+        let login = if setup.renamed { NEW_LOGIN } else { demo_accounts::login(provider) };
+        let mut section = if setup.host == Host::Other { &self.other } else { providers }.account(provider);
+        section.endpoint = endpoint_at(setup.host);
+        section.login = login;
+        if provider == Provider::Namecom {
+            section.secret = SECRETS[1 + self.token].0;
+        }
+        let mut text = section.to_toml();
         let mut line = |line: String| writeln!(text, "{line}").unwrap();
-        match provider {
-            Provider::Sectigo => {
-                let at = if setup.host == Host::Other { &self.other } else { providers };
-                line(format!("ca_file = \"{}\"", at.ca_file().display()));
-                line(format!("login_name = \"{LOGIN}\"\nlogin_password_env = \"{}\"", SECRETS[0].0));
-            }
-            Provider::Namecom => {
-                line(format!("username = \"demo-test\"\ntoken_env = \"{}\"", SECRETS[1 + self.token].0));
-                // Some doubts outlive the key.
-                line("key_lifetime_s = 8".to_owned());
-            }
-            Provider::Debitsuccess => {
-                line(format!("currency = \"AUD\"\nusername = \"{login}\"\npassword_env = \"{}\"", SECRETS[0].0));
-            }
+        if provider == Provider::Namecom {
+            // Some doubts outlive the key.
+            line("key_lifetime_s = 8".to_owned());
         }
         if setup.former && setup.host != Host::Other {
-            let logins: &[&str] = if provider == Provider::Debitsuccess { &[LOGIN, NEW_LOGIN] } else { &[LOGIN] };
+            let usual = demo_accounts::login(provider);
+            let logins: &[&str] = if provider == Provider::Debitsuccess { &[usual, NEW_LOGIN] } else { &[usual] };
             let places =
                 [Host::Usual, Host::Relay].into_iter().flat_map(|host| logins.iter().map(move |one| (host, *one)));
             let earlier = places.filter(|place| *place != (setup.host, login)).map(|(host, one)| {
                 let login = if logins.len() > 1 { format!(", login = \"{one}\"") } else { String::new() };
-                format!("{{ endpoint = \"{}\"{login} }}", endpoint(host))
+                format!("{{ endpoint = \"{}\"{login} }}", endpoint_at(host))
             });
             line(format!("former = [{}]", earlier.collect::<Vec<_>>().join(", ")));
         }
-        format!("{text}{OF_EACH_ACCOUNT}")
+        format!("{text}{ACCOUNT_SETTINGS}")
     }
-}
-
-/// As the ledger has it.
-fn origin(provider: Provider, address: SocketAddr) -> String {
-    let scheme = if provider == Provider::Sectigo { "https" } else { "http" };
-    format!("{scheme}://{address}")
 }
 
 /// Another address of the same provider.
@@ -178,7 +175,7 @@ fn relay(runtime: &Runtime, to: SocketAddr) -> SocketAddr {
         let listener = Listener::from_std(listener).unwrap();
         while let Ok((mut from, _)) = listener.accept().await {
             tokio::spawn(async move {
-                // Where nothing listens behind it, the connection closes: that is doubt.
+                // Without a listener behind it, the connection closes, which leads to doubt.
                 if let Ok(mut onward) = TcpStream::connect(to).await {
                     let _ = copy_bidirectional(&mut from, &mut onward).await;
                 }

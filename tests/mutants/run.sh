@@ -1,19 +1,18 @@
 #!/usr/bin/env bash
-# Do the tests notice a change of the code? Makes the small changes of cargo-mutants one by one in a
-# copy of the tree, runs the unit tests on each, and the simulation on those that the unit tests
-# miss.
+# Mutation tests: makes the small changes of cargo-mutants one by one in a copy of the tree, runs
+# the unit tests on each, and the simulation on the changes that the unit tests miss.
 #
 #   tests/mutants/run.sh [FILE...]     source files; default: those that decide about money
 #
 # Prints for each file how many changes the unit tests catch, how many the simulation catches, how
-# many are missed and how many do not build, and names those that are missed. The exit code is 0
-# when docs/reliability.md lists each of these with its reason, 1 when it does not, and 2 when the
-# tree as it is fails its tests.
+# many are missed and how many do not build, and the names of the missed ones. The exit code is 0
+# when docs/reliability.md lists each missed change with its reason, 1 when it does not, and 2 when
+# the unchanged tree fails its tests.
 #
-#   MUTANTS_NAMES=REGEX      only the changes whose names it finds, as this prints them
-#   MUTANTS_SEEDS=N          seeds of the simulation for each change that it is run on (default 500)
-#   MUTANTS_TARGET_DIR=DIR   a target folder that outlives the run, so that the next one builds less;
-#                            for this alone, since it holds builds of changed code
+#   MUTANTS_NAMES=REGEX      only the changes whose printed names match
+#   MUTANTS_SEEDS=N          seeds of the simulation for each change (default 500)
+#   MUTANTS_TARGET_DIR=DIR   a target folder that outlives the run, so that the next run builds
+#                            less; only for this script, since it contains builds of changed code
 #   MUTANTS_OUTPUT=DIR       keeps the logs of cargo-mutants there
 set -euo pipefail
 
@@ -33,7 +32,7 @@ if [ ${#files[@]} = 0 ]; then
         src/domain/{state,refund,target,place}.rs
         src/providers/namecom/{order,wire,rows,domains,listing}.rs
         src/providers/{sectigo,debitsuccess}/wire.rs
-        src/ledger/sqlite/{steps,reads}.rs
+        src/ledger/sqlite/{transaction,queries}.rs
     )
 fi
 chosen=()
@@ -52,12 +51,12 @@ if [ "$CARGO_TARGET_DIR" = "$(realpath -m "$tree/target")" ]; then
     echo "MUTANTS_TARGET_DIR must not be the tree's own target folder" >&2
     exit 2
 fi
-# Nothing here is read in a debugger.
+# These builds are not debugged.
 export CARGO_TARGET_DIR CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_TEST_DEBUG=0
 
 mutants=cargo-mutants
 if [ "$("$mutants" mutants --version 2> /dev/null)" != "cargo-mutants $version" ]; then
-    # Outside of the tree and of the user's own programs; the next run finds it there.
+    # Outside of the tree and of the user's own programs; the next run uses it again.
     root=${TMPDIR:-/tmp}/recoup-cargo-mutants-$version
     mutants=$root/bin/cargo-mutants
     if [ ! -x "$mutants" ]; then
@@ -66,8 +65,8 @@ if [ "$("$mutants" mutants --version 2> /dev/null)" != "cargo-mutants $version" 
     fi
 fi
 
-# Runs these tests on each change that is not caught yet. cargo-mutants ends with 0 when all are
-# caught, with 2 when some are missed, and with 3 when some never end.
+# Runs these tests on each change that is not caught yet. cargo-mutants exits with 0 when all
+# changes are caught, with 2 when some are missed, and with 3 when some time out.
 try() {
     local code=0
     "$mutants" mutants --dir "$tree" --package recoup "${chosen[@]}" --output "$output" --jobs 1 \
@@ -82,11 +81,11 @@ try() {
 }
 
 results=$output/mutants.out
-# A change that makes a test run for ever is caught as well.
+# A change with which a test never ends is caught, too.
 caught() { cat "$results"/{caught,timeout}.txt; }
 
 rm -rf "$results" "$results.old"
-# For the build as for the run: nothing else is built.
+# The same argument for the build as for the run, so that nothing else is built.
 try --cargo-arg=--lib
 caught > "$work/units"
 cp "$results/unviable.txt" "$work/unviable"
@@ -95,7 +94,7 @@ cp "$results/missed.txt" "$work/missed"
 if [ -s "$work/missed" ]; then
     try --iterate --cargo-arg=--test=simulation -- -- --seeds-only --seeds "$seeds"
     caught > "$work/simulation"
-    # What does not build has been told of.
+    # Changes that do not build are counted above.
     cp "$results/missed.txt" "$work/missed"
 fi
 
@@ -108,7 +107,7 @@ done
 
 unknown=0
 while IFS= read -r missed; do
-    # Without its line and column, which the next change of the file moves.
+    # Without line and column, which change with the file.
     name=$(sed -E 's/^([^:]+):[0-9]+:[0-9]+:/\1:/' <<< "$missed")
     if grep -qF "\`$name\`" "$accepted"; then
         echo "missed, accepted: $missed"

@@ -1,4 +1,4 @@
-//! What callers, operators and providers do in a run, one operation at a time.
+//! The operations of callers, operators and providers, one at a time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,17 +13,18 @@ use recoup::domain::target::{DebitsuccessFields, DebitsuccessTarget, NamecomTarg
 use recoup::engine::{CreateCommand, Engine, EngineError, ReassignCommand, ResolveCommand};
 use tokio::time::Instant;
 
-use crate::history::Told;
+use crate::history::CallResult;
 use crate::oracle;
 use crate::places;
-use crate::plan::{ItemFate, Op, Plan, TargetPlan, Who};
+use crate::plan::{ItemFate, Op, Plan, TargetPlan};
+use crate::setups::SimulatedProvider as _;
 use crate::sim::{Sim, lock, micros};
 use crate::world;
 
 /// A caller's deadline.
-const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(30);
 
-/// What `refund` asks for. Another variant is other content under the same id.
+/// The content of a create request. Another variant is other content under the same id.
 pub(crate) fn intent(plan: &Plan, refund: u8, target: u8, variant: u8) -> Intent {
     let planned = &plan.targets[usize::from(target)];
     let other = i32::from(variant == 2);
@@ -32,8 +33,8 @@ pub(crate) fn intent(plan: &Plan, refund: u8, target: u8, variant: u8) -> Intent
             Target::Sectigo(SectigoTarget::new(&world::order_number(target), 10 + other).unwrap())
         }
         TargetPlan::Items { items } => {
-            let asked = (0..).zip(items).filter(|(_, item)| item.fate != ItemFate::Privacy);
-            let mut ids: Vec<i32> = asked.map(|(place, _)| world::item_id(target, place)).collect();
+            let requested = (0..).zip(items).filter(|(_, item)| item.fate != ItemFate::Privacy);
+            let mut ids: Vec<i32> = requested.map(|(place, _)| world::item_id(target, place)).collect();
             if variant == 2 && ids.len() > 1 {
                 ids.truncate(1);
             }
@@ -53,8 +54,8 @@ pub(crate) fn intent(plan: &Plan, refund: u8, target: u8, variant: u8) -> Intent
     };
     let labels = BTreeMap::from([("ticket".to_owned(), format!("T-{}", u8::from(variant == 1)))]);
     let account = match plan.at_second_account >> refund & 1 {
-        0 => planned.who().account_name(),
-        _ => planned.who().second_account(),
+        0 => planned.provider().account_name(),
+        _ => planned.provider().second_account(),
     };
     Intent { id: id(refund), account, target: wanted, labels }
 }
@@ -67,7 +68,7 @@ impl Op {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Op::Create { .. } => "create",
-            Op::Check { .. } => "check",
+            Op::DryRun { .. } => "dry run",
             Op::Wait { .. } => "wait",
             Op::Cancel { .. } => "cancel",
             Op::Reconcile { .. } => "reconcile",
@@ -75,31 +76,31 @@ impl Op {
             Op::Reassign { .. } => "reassign",
             Op::Get { .. } => "get",
             Op::List => "list",
-            Op::Settle { .. } => "provider goes on",
-            Op::Correct { .. } => "paid after a no",
-            Op::Foreign { .. } => "refunded by others",
-            Op::ForeignKey { .. } => "key used by others",
+            Op::Settle { .. } => "provider decides",
+            Op::Correct { .. } => "paid after a rejection",
+            Op::RefundByOthers { .. } => "refunded by others",
+            Op::KeyUsedByOthers { .. } => "key used by others",
             Op::Outage { .. } => "outage",
-            Op::Leap { .. } => "leap",
-            Op::Skew { .. } => "clock set",
+            Op::AdvanceClock { .. } => "clock advanced",
+            Op::SkewClock { .. } => "clock set",
             Op::Crash { .. } => "kill",
             Op::Restart { .. } => "restart",
         }
     }
 }
 
-/// One call of a caller, to its end.
+/// Makes one call, to its end.
 pub(crate) async fn call(sim: Arc<Sim>, engine: Engine, op: Op) {
     let plan = &sim.plan;
     let now = Instant::now();
     match op {
-        Op::Create { refund, target, variant, wait_ms, similar, leaves_ms } => {
-            let asked = intent(plan, refund, target, variant);
+        Op::Create { refund, target, variant, wait_ms, similar, gives_up_after_ms } => {
+            let requested = intent(plan, refund, target, variant);
             let command = CreateCommand {
-                intent: asked.clone(),
+                intent: requested.clone(),
                 allow_similar: similar,
                 actor: "caller".to_owned(),
-                answer_by: now + ANSWER_WITHIN,
+                answer_by: now + DEADLINE,
                 wait_until: now + Duration::from_millis(wait_ms),
                 trace_parent: None,
             };
@@ -107,29 +108,29 @@ pub(crate) async fn call(sim: Arc<Sim>, engine: Engine, op: Op) {
                 let created = engine.create(command).await?;
                 Ok((created.refund, created.replayed))
             };
-            tell(&sim, "create", refund, Some(asked), leaves_ms, create).await;
+            record(&sim, "create", refund, Some(requested), gives_up_after_ms, create).await;
         }
-        Op::Check { refund, target } => {
+        Op::DryRun { refund, target } => {
             let command = CreateCommand {
                 intent: intent(plan, refund, target, 0),
                 allow_similar: false,
                 actor: "caller".to_owned(),
-                answer_by: now + ANSWER_WITHIN,
+                answer_by: now + DEADLINE,
                 wait_until: now,
                 trace_parent: None,
             };
             let seen = engine.dry_run(command).await.map_err(|error| error.to_string());
-            sim.trace(format_args!("check r{refund}: {}", seen.map_or_else(|error| error, |_| "ok".to_owned())));
+            sim.trace(format_args!("dry run r{refund}: {}", seen.map_or_else(|error| error, |_| "ok".to_owned())));
         }
-        Op::Wait { refund, wait_ms, leaves_ms } => {
+        Op::Wait { refund, wait_ms, gives_up_after_ms } => {
             let wait = async {
                 let seen = engine.get(&id(refund)).await?;
                 let until = now + Duration::from_millis(wait_ms);
                 Ok((engine.wait(&id(refund), seen.revision, until).await?, false))
             };
-            tell(&sim, "wait", refund, None, leaves_ms, wait).await;
+            record(&sim, "wait", refund, None, gives_up_after_ms, wait).await;
         }
-        Op::Cancel { refund, old_etag, leaves_ms } => {
+        Op::Cancel { refund, old_etag, gives_up_after_ms } => {
             let cancel = async {
                 let etag = if old_etag { Some(engine.get(&id(refund)).await?.etag()) } else { None };
                 if old_etag {
@@ -137,50 +138,49 @@ pub(crate) async fn call(sim: Arc<Sim>, engine: Engine, op: Op) {
                 }
                 Ok((engine.cancel(&id(refund), etag.as_deref(), "caller").await?, false))
             };
-            tell(&sim, "cancel", refund, None, leaves_ms, cancel).await;
+            record(&sim, "cancel", refund, None, gives_up_after_ms, cancel).await;
         }
-        Op::Reconcile { refund, leaves_ms } => {
-            let look = async { Ok((engine.reconcile(&id(refund), "operator").await?, false)) };
-            tell(&sim, "reconcile", refund, None, leaves_ms, look).await;
+        Op::Reconcile { refund, gives_up_after_ms } => {
+            let reconcile = async { Ok((engine.reconcile(&id(refund), "operator").await?, false)) };
+            record(&sim, "reconcile", refund, None, gives_up_after_ms, reconcile).await;
         }
         Op::Resolve { refund, send_again, take_over } => {
             resolve(&sim, &engine, &id(refund), send_again, take_over).await;
         }
         Op::Reassign { refund, second, stale_etag } => {
             let Ok(refund) = engine.get(&id(refund)).await else { return };
-            let of = Who::ALL.into_iter().find(|who| who.provider() == refund.provider());
-            let Some(of) = of else { return };
-            let account = if second { of.second_account() } else { of.account_name() };
+            let provider = refund.provider();
+            let account = if second { provider.second_account() } else { provider.account_name() };
             reassign(&sim, &engine, &refund, account, stale_etag).await;
         }
         Op::Get { refund } => {
             let get = async { Ok((engine.get(&id(refund)).await?, false)) };
-            tell(&sim, "get", refund, None, None, get).await;
+            record(&sim, "get", refund, None, None, get).await;
         }
         Op::List => oracle::judge_views(&sim, &engine).await,
         _ => {}
     }
 }
 
-/// Notes down what a call came to, or that nobody waited for it.
-async fn tell(
+/// Records the result of a call, or that its caller gave up.
+async fn record(
     sim: &Sim,
     what: &'static str,
     refund: u8,
-    asked: Option<Intent>,
-    leaves_ms: Option<u64>,
+    requested: Option<Intent>,
+    gives_up_after_ms: Option<u64>,
     call: impl Future<Output = Result<(Refund, bool), EngineError>>,
 ) {
-    let number = lock(&sim.history).begin(what, id(refund).as_str(), asked);
+    let number = lock(&sim.history).begin(what, id(refund).as_str(), requested);
     sim.trace(format_args!("call {number} {what} r{refund}"));
-    let told = match leaves_ms {
+    let result = match gives_up_after_ms {
         None => call.await,
         Some(ms) => match tokio::time::timeout(Duration::from_millis(ms), call).await {
-            Ok(told) => told,
-            Err(_) => return sim.trace(format_args!("call {number} {what} r{refund}: the caller left")),
+            Ok(result) => result,
+            Err(_) => return sim.trace(format_args!("call {number} {what} r{refund}: the caller gave up")),
         },
     };
-    let told = match told {
+    let result = match result {
         Ok((refund, replayed)) => {
             sim.trace(format_args!(
                 "call {number} {what}: {} {} revision {}{}",
@@ -189,18 +189,18 @@ async fn tell(
                 refund.revision,
                 if replayed { " replayed" } else { "" }
             ));
-            Told::Refund(Box::new(refund))
+            CallResult::Refund(Box::new(refund))
         }
         Err(error) => {
             sim.trace(format_args!("call {number} {what} r{refund}: {error}"));
-            Told::Error(error)
+            CallResult::Error(error)
         }
     };
-    lock(&sim.history).end(number, told);
+    lock(&sim.history).end(number, result);
 }
 
-/// A person lets a refund go on at an account that is known to have the same books. False: it does
-/// not go on there.
+/// The operator reassigns a refund to an account that is known to have the same books. Returns
+/// whether it was reassigned.
 async fn reassign(sim: &Arc<Sim>, engine: &Engine, refund: &Refund, account: AccountName, stale: bool) -> bool {
     if !places::same_books(sim, refund).iter().any(|at| at.account == account) {
         return false;
@@ -210,57 +210,50 @@ async fn reassign(sim: &Arc<Sim>, engine: &Engine, refund: &Refund, account: Acc
     let number = lock(&sim.history).begin("reassign", id.as_str(), None);
     sim.trace(format_args!("call {number} reassign {} to {account}", id.as_str()));
     let evidence = "both hosts show the same orders".to_owned();
-    let told = match engine.reassign(ReassignCommand { id, etag, account, evidence, actor }).await {
-        Ok(refund) => Told::Refund(Box::new(refund)),
-        Err(error) => Told::Error(error),
-    };
-    if let Told::Error(error) = &told {
+    let result = CallResult::from(engine.reassign(ReassignCommand { id, etag, account, evidence, actor }).await);
+    if let CallResult::Error(error) = &result {
         sim.trace(format_args!("call {number} reassign: {error}"));
     }
-    let is_done = matches!(told, Told::Refund(_));
+    let is_done = matches!(result, CallResult::Refund(_));
     if is_done && stale {
-        sim.wrong("a stale etag is refused", format_args!("{} was reassigned", refund.id().as_str()));
+        sim.violation("a stale etag is refused", format_args!("{} was reassigned", refund.id().as_str()));
     }
-    lock(&sim.history).end(number, told);
+    lock(&sim.history).end(number, result);
     is_done
 }
 
-/// A person sees to a refund whose account is not there: it goes on at another one, or ends as the
+/// The operator handles a refund whose account is not configured: reassigns it, or ends it as the
 /// books say.
 pub(crate) async fn unblock(sim: &Arc<Sim>, engine: &Engine, refund: &Refund) {
-    let mut dice = sim.dice(&[5, refund.revision, u64::from(refund.attempt_count)]);
+    let mut rng = sim.rng(&[5, refund.revision, u64::from(refund.attempt_count)]);
     let accounts = places::same_books(sim, refund);
-    if !accounts.is_empty() && dice.percent(70) {
-        let account = accounts[dice.place(accounts.len())].account.clone();
+    if !accounts.is_empty() && rng.percent(70) {
+        let account = accounts[rng.index(accounts.len())].account.clone();
         if reassign(sim, engine, refund, account, false).await {
             return;
         }
     }
     if refund.state == State::Pending {
         let number = lock(&sim.history).begin("cancel", refund.id().as_str(), None);
-        let told = match engine.cancel(refund.id(), None, "operator").await {
-            Ok(refund) => Told::Refund(Box::new(refund)),
-            Err(error) => Told::Error(error),
-        };
-        lock(&sim.history).end(number, told);
+        let result = CallResult::from(engine.cancel(refund.id(), None, "operator").await);
+        lock(&sim.history).end(number, result);
     } else {
         resolve(sim, engine, refund.id(), false, true).await;
     }
 }
 
-/// A person looks into the provider's books, and says what stands in them. One who cannot know yet
-/// says nothing.
+/// The operator resolves a refund as the provider's books say, unless its outcome is still open.
 pub(crate) async fn resolve(sim: &Arc<Sim>, engine: &Engine, id: &RefundId, send_again: bool, take_over: bool) {
     let Ok(refund) = engine.get(id).await else { return };
     let is_early = take_over && matches!(refund.state, State::InDoubt | State::Submitted);
     if refund.state != State::NeedsReview && !is_early {
         return;
     }
-    let Some(resolution) = truth(sim, &refund, send_again && !is_early) else { return };
+    let Some(resolution) = resolution_by_books(sim, &refund, send_again && !is_early) else { return };
     let number = lock(&sim.history).begin("resolve", id.as_str(), None);
     sim.trace(format_args!("call {number} resolve {}: {resolution:?}, take over {is_early}", id.as_str()));
     if resolution == Resolution::SendAgain {
-        lock(&sim.history).sent_by_a_person.push(id.as_str().to_owned());
+        lock(&sim.history).resends_by_operator.push(id.as_str().to_owned());
     }
     let command = ResolveCommand {
         id: id.clone(),
@@ -270,25 +263,22 @@ pub(crate) async fn resolve(sim: &Arc<Sim>, engine: &Engine, id: &RefundId, send
         take_over: is_early,
         actor: "operator".to_owned(),
     };
-    let told = match engine.resolve(command).await {
-        Ok(refund) => Told::Refund(Box::new(refund)),
-        Err(error) => Told::Error(error),
-    };
-    if let Told::Error(error) = &told {
+    let result = CallResult::from(engine.resolve(command).await);
+    if let CallResult::Error(error) = &result {
         sim.trace(format_args!("call {number} resolve: {error}"));
-        if let EngineError::Invalid(faults) = error {
-            sim.wrong("a true word is taken", format_args!("{}: {faults:?}", id.as_str()));
+        if let EngineError::Invalid(violations) = error {
+            sim.violation("a true resolution is accepted", format_args!("{}: {violations:?}", id.as_str()));
         }
     }
-    lock(&sim.history).end(number, told);
+    lock(&sim.history).end(number, result);
 }
 
-/// What the books say of a refund; none while something of it is on its way or undecided.
-fn truth(sim: &Sim, refund: &Refund, send_again: bool) -> Option<Resolution> {
+/// How the books resolve a refund; none while a request is in flight or undecided.
+fn resolution_by_books(sim: &Sim, refund: &Refund, send_again: bool) -> Option<Resolution> {
     let target = oracle::target_of(&refund.intent)?;
     let mut world = lock(&sim.world);
     world.deliver(sim, sim.now());
-    if world.is_on_its_way(target) || world.is_open(target, &sim.plan.targets[usize::from(target)]) {
+    if world.is_in_flight(target) || world.is_open(target, &sim.plan.targets[usize::from(target)]) {
         return None;
     }
     let effects = oracle::net_effects(&world, refund.id().as_str(), &refund.intent);
@@ -307,7 +297,7 @@ fn truth(sim: &Sim, refund: &Refund, send_again: bool) -> Option<Resolution> {
         .collect();
     let refunded = items.iter().filter(|item| item.refunded).count();
     Some(match (effects.is_empty() || (refunded == 0 && !items.is_empty()), send_again) {
-        // All of them, in one word or item by item.
+        // All items: either in one answer or item by item.
         (false, _) if refunded == items.len() && sum % 2 == 0 => {
             Resolution::Refunded { amount: (sum > 0).then(|| money(sum)), items: Vec::new() }
         }
@@ -320,43 +310,43 @@ fn truth(sim: &Sim, refund: &Refund, send_again: bool) -> Option<Resolution> {
     })
 }
 
-/// What is no call at the gateway, done at once. False: the process ends by it.
-pub(crate) async fn happen(sim: &Sim, op: Op) {
+/// Performs an operation that is not a call to the gateway.
+pub(crate) async fn perform(sim: &Sim, op: Op) {
     let now = sim.now();
     match op {
         Op::Settle { target, yes } => {
             lock(&sim.world).settle(&sim.plan, Some(target), yes, now);
-            sim.trace(format_args!("the provider goes on with target {target}: {yes}"));
+            sim.trace(format_args!("the provider decides target {target}: {yes}"));
         }
         Op::Correct { target } => {
             lock(&sim.world).correct(target, now);
             sim.trace(format_args!("the provider pays what it had rejected of target {target}"));
         }
-        Op::Foreign { target } => {
+        Op::RefundByOthers { target } => {
             lock(&sim.world).refund_by_others(target, &sim.plan.targets[usize::from(target)], now);
-            sim.trace(format_args!("somebody else refunds target {target}"));
+            sim.trace(format_args!("another client refunds target {target}"));
         }
-        Op::ForeignKey { refund, target } => {
+        Op::KeyUsedByOthers { refund, target } => {
             let planned = &sim.plan.targets[usize::from(target)];
             lock(&sim.world).use_key_by_others(id(refund).as_str(), target, planned, now);
-            sim.trace(format_args!("somebody else uses the key of r{refund} for target {target}"));
+            sim.trace(format_args!("another client uses the key of r{refund} for target {target}"));
         }
-        Op::Outage { who, kind, for_s } => {
+        Op::Outage { provider, kind, for_s } => {
             let until = now + micros(Duration::from_secs(for_s));
-            lock(&sim.world).begin_outage(who, kind, until);
-            sim.count(|figures| *figures.harms.entry("outage").or_default() += 1);
-            sim.trace(format_args!("outage of {who:?}: {kind:?} for {for_s} s"));
+            lock(&sim.world).begin_outage(provider, kind, until);
+            sim.count(|figures| *figures.faults.entry("outage").or_default() += 1);
+            sim.trace(format_args!("outage of {provider:?}: {kind:?} for {for_s} s"));
         }
-        Op::Leap { minutes } => leap(sim, Duration::from_secs(minutes * 60)).await,
-        Op::Skew { seconds } => {
-            sim.skew(seconds);
+        Op::AdvanceClock { minutes } => advance_clock(sim, Duration::from_secs(minutes * 60)).await,
+        Op::SkewClock { seconds } => {
+            sim.skew_clock(seconds);
             sim.trace(format_args!("the gateway's clock is set by {seconds} s"));
         }
         _ => {}
     }
 }
 
-/// Whether nothing is under way, nor between two steps of this very moment.
+/// Whether nothing is in progress, not even between two steps at the current time.
 async fn is_quiet(sim: &Sim) -> bool {
     for _ in 0..8 {
         if sim.is_busy() {
@@ -367,17 +357,16 @@ async fn is_quiet(sim: &Sim) -> bool {
     true
 }
 
-/// All clocks go on at once, while nothing is on its way.
-pub(crate) async fn leap(sim: &Sim, by: Duration) {
+/// Moves all clocks forward together, while nothing is in progress.
+pub(crate) async fn advance_clock(sim: &Sim, by: Duration) {
     for _ in 0..400 {
         if is_quiet(sim).await {
             break;
         }
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
-    // Timers that are due by now ring once, however long it was: as for a process that was stopped
-    // and goes on.
+    // Timers that are due by now fire once, as for a process that was stopped and continued.
     tokio::time::advance(by).await;
     lock(&sim.world).deliver(sim, sim.now());
-    sim.trace(format_args!("leap by {} s", by.as_secs()));
+    sim.trace(format_args!("clock advanced by {} s", by.as_secs()));
 }

@@ -20,23 +20,23 @@ use recoup::ledger::{
 };
 use tokio::sync::watch;
 
-use crate::plan::WriteHarm;
-use crate::sim::{Life, Sim, lock};
+use crate::plan::WriteFault;
+use crate::sim::{Process, Sim, lock};
 
 /// The ledger of one process.
 pub(crate) struct SimLedger {
     inner: Arc<SqliteLedger>,
     sim: Arc<Sim>,
-    life: Arc<Life>,
+    process: Arc<Process>,
     committed: watch::Sender<u64>,
     health: watch::Sender<Health>,
 }
 
 impl SimLedger {
-    pub(crate) fn new(inner: Arc<SqliteLedger>, sim: Arc<Sim>, life: Arc<Life>) -> Self {
+    pub(crate) fn new(inner: Arc<SqliteLedger>, sim: Arc<Sim>, process: Arc<Process>) -> Self {
         let committed = watch::Sender::new(*inner.committed().borrow());
         let health = watch::Sender::new(inner.health().borrow().clone());
-        Self { inner, sim, life, committed, health }
+        Self { inner, sim, process, committed, health }
     }
 
     async fn write<T>(
@@ -44,43 +44,44 @@ impl SimLedger {
         what: String,
         work: impl Future<Output = Result<T, LedgerError>> + Send,
     ) -> Result<T, LedgerError> {
-        self.life.breathe().await;
+        self.process.stop_if_ended().await;
         let _busy = self.sim.busy();
         let nth = self.sim.next_write();
-        let planned = self.sim.plan.disk.iter().find(|harm| harm.nth == nth).filter(|_| !self.sim.is_healed());
-        let harm = planned.map(|planned| planned.harm);
-        let mut dice = self.sim.dice(&[2, u64::from(nth)]);
-        let max_ms = self.sim.plan.habits.commit_ms;
-        let mut before = Duration::from_millis(dice.between(0, max_ms));
-        let after = Duration::from_millis(dice.between(0, max_ms));
-        if let Some(harm) = harm {
-            self.sim.count(|figures| *figures.harms.entry(harm.class()).or_default() += 1);
-            self.sim.trace(format_args!("  disk {nth}: {harm:?}"));
+        let planned =
+            self.sim.plan.disk_faults.iter().find(|fault| fault.nth == nth).filter(|_| !self.sim.are_faults_off());
+        let fault = planned.map(|planned| planned.fault);
+        let mut rng = self.sim.rng(&[2, u64::from(nth)]);
+        let longest = self.sim.plan.behaviour.commit_ms;
+        let mut before = Duration::from_millis(rng.between(0, longest));
+        let after = Duration::from_millis(rng.between(0, longest));
+        if let Some(fault) = fault {
+            self.sim.count(|figures| *figures.faults.entry(fault.class()).or_default() += 1);
+            self.sim.trace(format_args!("  disk {nth}: {fault:?}"));
         }
-        match harm {
-            Some(WriteHarm::Busy) => return Err(LedgerError::Overloaded),
-            Some(WriteHarm::Slow { ms }) => before += Duration::from_millis(ms),
+        match fault {
+            Some(WriteFault::Busy) => return Err(LedgerError::Overloaded),
+            Some(WriteFault::Slow { ms }) => before += Duration::from_millis(ms),
             _ => {}
         }
         tokio::time::sleep(before).await;
-        self.life.breathe().await;
-        if harm == Some(WriteHarm::CrashBefore) {
-            self.crash("before a commit", &mut dice).await;
+        self.process.stop_if_ended().await;
+        if fault == Some(WriteFault::CrashBefore) {
+            self.crash("before a commit", &mut rng).await;
         }
         if let Health::Failed(why) = &*self.health.borrow() {
             return Err(LedgerError::Unavailable(why.clone()));
         }
         let first = *self.inner.committed().borrow();
-        if harm == Some(WriteHarm::FailsAndIsLost) {
+        if fault == Some(WriteFault::FailsAndIsLost) {
             self.sim.syncs.store(false, Ordering::Relaxed);
         }
         let done = work.await;
         self.sim.syncs.store(true, Ordering::Relaxed);
         let last = *self.inner.committed().borrow();
-        let result = done.as_ref().map_or_else(LedgerError::to_string, |_| "ok".to_owned());
-        self.sim.trace(format_args!("write {nth} {what}: {result}, events {first} to {last}"));
-        self.crashes_at(harm, nth, &mut dice).await;
-        if harm == Some(WriteHarm::FailsAndIsKept) {
+        let told = done.as_ref().map_or_else(LedgerError::to_string, |_| "ok".to_owned());
+        self.sim.trace(format_args!("write {nth} {what}: {told}, events {first} to {last}"));
+        self.crashes_at(fault, nth, &mut rng).await;
+        if fault == Some(WriteFault::FailsAndIsKept) {
             self.health.send_replace(Health::Failed("disk I/O error".to_owned()));
             return Err(LedgerError::CommitFailed("disk I/O error".to_owned()));
         }
@@ -92,31 +93,31 @@ impl SimLedger {
             self.committed.send_replace(last);
         }
         tokio::time::sleep(after).await;
-        self.life.breathe().await;
+        self.process.stop_if_ended().await;
         done
     }
 
-    async fn crashes_at(&self, harm: Option<WriteHarm>, _nth: u32, dice: &mut crate::rng::Dice) {
-        if harm == Some(WriteHarm::CrashAfter) {
-            self.crash("after a commit", dice).await;
+    async fn crashes_at(&self, fault: Option<WriteFault>, _nth: u32, rng: &mut crate::rng::SeededRng) {
+        if fault == Some(WriteFault::CrashAfter) {
+            self.crash("after a commit", rng).await;
         }
     }
 
-    async fn crash(&self, why: &str, dice: &mut crate::rng::Dice) {
-        self.sim.crash(&self.life, why, dice.between(0, 900));
+    async fn crash(&self, why: &str, rng: &mut crate::rng::SeededRng) {
+        self.sim.crash(&self.process, why, rng.between(0, 900));
         std::future::pending::<()>().await;
     }
 }
 
-impl WriteHarm {
+impl WriteFault {
     pub(crate) fn class(self) -> &'static str {
         match self {
-            WriteHarm::CrashBefore => "crash before a commit",
-            WriteHarm::CrashAfter => "crash after a commit",
-            WriteHarm::FailsAndIsLost => "failed sync, lost",
-            WriteHarm::FailsAndIsKept => "failed sync, kept",
-            WriteHarm::Busy => "ledger busy",
-            WriteHarm::Slow { .. } => "slow commit",
+            WriteFault::CrashBefore => "crash before a commit",
+            WriteFault::CrashAfter => "crash after a commit",
+            WriteFault::FailsAndIsLost => "failed sync, lost",
+            WriteFault::FailsAndIsKept => "failed sync, kept",
+            WriteFault::Busy => "ledger busy",
+            WriteFault::Slow { .. } => "slow commit",
         }
     }
 }
@@ -136,7 +137,7 @@ impl Ledger for SimLedger {
     }
 
     async fn dry_run(&self, create: NewRefund) -> Result<CreateOutcome, LedgerError> {
-        self.life.breathe().await;
+        self.process.stop_if_ended().await;
         self.inner.dry_run(create).await
     }
 
@@ -158,7 +159,7 @@ impl Ledger for SimLedger {
         };
         let recorded = self.write(what, work).await;
         if let Ok(refund) = &recorded {
-            lock(&self.sim.history).saw(refund);
+            lock(&self.sim.history).record(refund);
             if shows_absence {
                 crate::oracle::judge_absence(&self.sim, &lock(&self.sim.world).wire, refund);
             }
@@ -171,22 +172,22 @@ impl Ledger for SimLedger {
     }
 
     async fn get(&self, id: &RefundId) -> Result<Option<Refund>, LedgerError> {
-        self.life.breathe().await;
+        self.process.stop_if_ended().await;
         self.inner.get(id).await
     }
 
     async fn list(&self, query: ListQuery) -> Result<Vec<ListedRefund>, LedgerError> {
-        self.life.breathe().await;
+        self.process.stop_if_ended().await;
         self.inner.list(query).await
     }
 
     async fn events_of(&self, id: &RefundId, after_revision: u64, limit: u32) -> Result<Vec<EventRecord>, LedgerError> {
-        self.life.breathe().await;
+        self.process.stop_if_ended().await;
         self.inner.events_of(id, after_revision, limit).await
     }
 
     async fn events_after(&self, sequence: u64, limit: u32) -> Result<Vec<EventRecord>, LedgerError> {
-        self.life.breathe().await;
+        self.process.stop_if_ended().await;
         self.inner.events_after(sequence, limit).await
     }
 
@@ -202,7 +203,7 @@ impl Ledger for SimLedger {
         };
         let reassigned = self.write(what, work).await;
         if let Ok(refund) = &reassigned {
-            lock(&self.sim.history).saw(refund);
+            lock(&self.sim.history).record(refund);
         }
         reassigned
     }
@@ -225,12 +226,12 @@ impl Ledger for SimLedger {
     }
 
     async fn open_refunds(&self) -> Result<Vec<OpenRefunds>, LedgerError> {
-        self.life.breathe().await;
+        self.process.stop_if_ended().await;
         self.inner.open_refunds().await
     }
 
     async fn standstills(&self, at: &Destination) -> Result<Vec<(Timestamp, Timestamp)>, LedgerError> {
-        self.life.breathe().await;
+        self.process.stop_if_ended().await;
         self.inner.standstills(at).await
     }
 
@@ -240,22 +241,22 @@ impl Ledger for SimLedger {
         after_ordinal: u64,
         limit: u32,
     ) -> Result<Vec<ListedRefund>, LedgerError> {
-        self.life.breathe().await;
+        self.process.stop_if_ended().await;
         self.inner.open_at(at, after_ordinal, limit).await
     }
 
     async fn due(&self, query: DueQuery) -> Result<Vec<Refund>, LedgerError> {
-        self.life.breathe().await;
+        self.process.stop_if_ended().await;
         self.inner.due(query).await
     }
 
     async fn next_due(&self, kind: DueKind, at: &Destination) -> Result<Option<Timestamp>, LedgerError> {
-        self.life.breathe().await;
+        self.process.stop_if_ended().await;
         self.inner.next_due(kind, at).await
     }
 
     async fn entered_state_at(&self, id: &RefundId, state: State) -> Result<Option<Timestamp>, LedgerError> {
-        self.life.breathe().await;
+        self.process.stop_if_ended().await;
         self.inner.entered_state_at(id, state).await
     }
 

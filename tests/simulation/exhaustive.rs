@@ -1,23 +1,23 @@
-//! Where the space is small, all of it: each provider, each class of outcome, each change of an
-//! account's place, and a process that ends at every single write, at every two of
-//! them, and at each of the three places where it can have something on the wire.
+//! Every combination, where there are few: each provider, each class of outcome, each change of an
+//! account's site, and a process that ends at every single write, at every two writes, and at each
+//! of the three points where it can have a request on the wire.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::plan::{
-    AccountKind, CrashAt, DiskHarm, Habits, Harm, ItemFate, ItemPlan, Op, OrderKind, Outage, Plan, Step, TargetPlan,
-    Who, WireHarm, WriteHarm,
+    AccountKind, CrashAt, DiskFault, Fault, ItemFate, ItemPlan, Op, OrderKind, Outage, PROVIDERS, Plan,
+    ProviderBehaviour, ProviderKind, Step, TargetPlan, WireFault, WriteFault,
 };
 use crate::run::run;
-use crate::setups::{Behind, Named, Setup, Spot};
+use crate::setups::{AccountNaming, AccountSetup, PerProvider, SharedBooks, Site};
 use crate::sim::lock;
 
-/// What a process can do at a write.
-const ENDS: [WriteHarm; 4] =
-    [WriteHarm::CrashBefore, WriteHarm::CrashAfter, WriteHarm::FailsAndIsLost, WriteHarm::FailsAndIsKept];
+/// The faults that end a process at a write.
+const ENDS: [WriteFault; 4] =
+    [WriteFault::CrashBefore, WriteFault::CrashAfter, WriteFault::FailsAndIsLost, WriteFault::FailsAndIsKept];
 
-/// Whether every run was fine.
+/// Runs everything. Returns whether there was no violation.
 pub(crate) fn run_all(threads: usize) -> bool {
     let scenarios = scenarios();
     let next = AtomicUsize::new(0);
@@ -54,28 +54,28 @@ pub(crate) fn run_all(threads: usize) -> bool {
     broken.is_empty()
 }
 
-/// The scenario as it is, and with every end of its process.
+/// The scenario without a crash, and with every crash of its process.
 fn variants(plan: &Plan) -> Vec<Plan> {
     let writes = run(plan).writes;
-    let with = |disk: Vec<DiskHarm>| Plan { disk, ..plan.clone() };
+    let with = |disk_faults: Vec<DiskFault>| Plan { disk_faults, ..plan.clone() };
     let mut variants = vec![plan.clone()];
     for nth in 0..writes {
-        // A change of places has its own second start, and many writes.
+        // A change of the site has a second start of its own, and many writes.
         let ends = if plan.setups.is_empty() { &ENDS[..] } else { &ENDS[..2] };
-        variants.extend(ends.iter().map(|harm| with(vec![DiskHarm { nth, harm: *harm }])));
+        variants.extend(ends.iter().map(|fault| with(vec![DiskFault { nth, fault: *fault }])));
         let pairs = (nth + 1..writes).filter(|_| plan.setups.is_empty()).map(|second| {
-            let after = |nth| DiskHarm { nth, harm: WriteHarm::CrashAfter };
+            let after = |nth| DiskFault { nth, fault: WriteFault::CrashAfter };
             with(vec![after(nth), after(second)])
         });
         variants.extend(pairs);
     }
     for at in [CrashAt::BeforeItLeaves, CrashAt::OnItsWay, CrashAt::BeforeTheAnswerIsRead] {
-        for (moving, nth) in [(true, 0), (true, 1), (false, 0), (false, 1)] {
-            let crash = WireHarm { target: 0, moving, nth, harm: Harm::Crash { at } };
-            let mut harms = plan.harms.clone();
-            harms.retain(|harm| (harm.moving, harm.nth) != (moving, nth));
-            harms.push(crash);
-            variants.push(Plan { harms, ..plan.clone() });
+        for (moves_money, nth) in [(true, 0), (true, 1), (false, 0), (false, 1)] {
+            let crash = WireFault { target: 0, moves_money, nth, fault: Fault::Crash { at } };
+            let mut wire_faults = plan.wire_faults.clone();
+            wire_faults.retain(|fault| (fault.moves_money, fault.nth) != (moves_money, nth));
+            wire_faults.push(crash);
+            variants.push(Plan { wire_faults, ..plan.clone() });
         }
     }
     variants
@@ -83,52 +83,64 @@ fn variants(plan: &Plan) -> Vec<Plan> {
 
 fn scenarios() -> Vec<(String, Plan)> {
     let mut scenarios = Vec::new();
-    for who in Who::ALL {
-        for (outcome, target, harms, steps) in outcomes(who) {
+    for provider in PROVIDERS {
+        for Scenario { name, target, wire_faults, steps } in outcomes(provider) {
             let plan = Plan {
                 seed: scenarios.len() as u64,
-                habits: Habits { sectigo_deduplicates: false, ..Habits::USUAL },
+                behaviour: ProviderBehaviour { sectigo_deduplicates: false, ..ProviderBehaviour::USUAL },
                 targets: vec![target],
                 steps,
-                harms,
+                wire_faults,
                 ..Plan::USUAL
             };
-            scenarios.push((format!("{who:?}, {outcome}"), plan));
+            scenarios.push((format!("{provider:?}, {name}"), plan));
         }
-        for (change, plan) in changes(who) {
+        for (change, plan) in changes(provider) {
             let plan = Plan { seed: scenarios.len() as u64, ..plan };
-            scenarios.push((format!("{who:?}, {change}"), plan));
+            scenarios.push((format!("{provider:?}, {change}"), plan));
         }
     }
     scenarios
 }
 
-/// The account is elsewhere from the second start on.
-fn changes(who: Who) -> Vec<(String, Plan)> {
-    let usual = Spot::usual(who);
-    let moved = Spot { host: 1, ..usual };
+/// The account is at another site from the second start on.
+fn changes(provider: ProviderKind) -> Vec<(String, Plan)> {
+    let usual = Site::usual(provider);
+    let moved = Site { host: 1, ..usual };
     let elsewhere = [
-        ("the host is another one", Setup::from(moved), true),
-        ("the login is another one", Setup::from(Spot { login: 1, ..usual }), true),
-        ("the host is another one, and no word of it", Setup { former: false, ..Setup::from(moved) }, true),
-        ("it is a sandbox", Setup { former: false, ..Setup::from(moved) }, false),
-        ("its name is another one", Setup { named: Named::Second, ..Setup::from(usual) }, true),
+        ("the host is another one", AccountSetup::from(moved), true),
+        ("the login is another one", AccountSetup::from(Site { login: 1, ..usual }), true),
+        (
+            "the host is another one, and `former` is missing",
+            AccountSetup { former: false, ..AccountSetup::from(moved) },
+            true,
+        ),
+        ("it is a sandbox", AccountSetup { former: false, ..AccountSetup::from(moved) }, false),
+        ("its name is another one", AccountSetup { naming: AccountNaming::Second, ..AccountSetup::from(usual) }, true),
     ];
-    let harms = [
-        ("after a lost answer", Harm::LostAfter { timeout: false }),
-        ("after a lost request", Harm::LostBefore { timeout: false }),
-        ("and it was never sent", Harm::NotSent),
+    let wire_faults = [
+        ("after a lost answer", Fault::LostAfter { timeout: false }),
+        ("after a lost request", Fault::LostBefore { timeout: false }),
+        ("and it was never sent", Fault::NotSent),
     ];
     let mut changes = Vec::new();
     for (change, setup, is_one) in elsewhere {
-        for (name, harm) in harms {
+        for (name, fault) in wire_faults {
             let plan = Plan {
-                habits: Habits { sectigo_deduplicates: false, namecom_deduplicates: false, ..Habits::USUAL },
-                targets: vec![usual_target(who)],
-                steps: asked(&[Op::Restart { drain_s: 1, down_s: 1 }]),
-                harms: vec![WireHarm { target: 0, moving: true, nth: 0, harm }],
+                behaviour: ProviderBehaviour {
+                    sectigo_deduplicates: false,
+                    namecom_deduplicates: false,
+                    ..ProviderBehaviour::USUAL
+                },
+                targets: vec![usual_target(provider)],
+                steps: created(&[Op::Restart { drain_s: 1, down_s: 1 }]),
+                wire_faults: vec![WireFault { target: 0, moves_money: true, nth: 0, fault }],
                 setups: vec![setup],
-                behind: Behind { one_behind_hosts: [is_one; 3], one_behind_logins: [is_one; 3], keys_are_bound: true },
+                shared_books: SharedBooks {
+                    across_hosts: PerProvider::all(is_one),
+                    across_logins: PerProvider::all(is_one),
+                    keys_bound_to_credentials: true,
+                },
                 ..Plan::USUAL
             };
             changes.push((format!("{change}, {name}"), plan));
@@ -137,117 +149,160 @@ fn changes(who: Who) -> Vec<(String, Plan)> {
     changes
 }
 
-fn usual_target(who: Who) -> TargetPlan {
-    match who {
-        Who::Sectigo => TargetPlan::Order { kind: OrderKind::Plain },
-        Who::Namecom => items(&[ItemFate::Refunded, ItemFate::Privacy]),
-        Who::Debitsuccess => TargetPlan::Amount { minor: 1_999, kind: AccountKind::Plain },
+fn usual_target(provider: ProviderKind) -> TargetPlan {
+    match provider {
+        ProviderKind::Sectigo => TargetPlan::Order { kind: OrderKind::Plain },
+        ProviderKind::Namecom => items(&[ItemFate::Refunded, ItemFate::Privacy]),
+        ProviderKind::Debitsuccess => TargetPlan::Amount { minor: 1_999, kind: AccountKind::Plain },
     }
 }
 
-type Outcome = (&'static str, TargetPlan, Vec<WireHarm>, Vec<Step>);
+/// One refund of one target, and what happens around it.
+struct Scenario {
+    name: &'static str,
+    target: TargetPlan,
+    wire_faults: Vec<WireFault>,
+    steps: Vec<Step>,
+}
+
+impl Scenario {
+    fn new(name: &'static str, target: TargetPlan, wire_faults: Vec<WireFault>, steps: Vec<Step>) -> Scenario {
+        Scenario { name, target, wire_faults, steps }
+    }
+}
 
 /// Every class of the fault table, and every kind of answer.
-fn outcomes(who: Who) -> Vec<Outcome> {
-    let usual = || usual_target(who);
-    let first = |harm| vec![WireHarm { target: 0, moving: true, nth: 0, harm }];
+fn outcomes(provider: ProviderKind) -> Vec<Scenario> {
+    let usual = || usual_target(provider);
+    let first = |fault| vec![WireFault { target: 0, moves_money: true, nth: 0, fault }];
     let mut outcomes = vec![
-        ("yes", usual(), vec![], asked(&[])),
-        ("no", refused(who), vec![], asked(&[])),
-        ("no byte left", usual(), first(Harm::NotSent), asked(&[])),
-        ("lost before, time-out", usual(), first(Harm::LostBefore { timeout: true }), asked(&[])),
-        ("lost before, reset", usual(), first(Harm::LostBefore { timeout: false }), asked(&[])),
-        ("lost after, time-out", usual(), first(Harm::LostAfter { timeout: true }), asked(&[])),
-        ("lost after, reset", usual(), first(Harm::LostAfter { timeout: false }), asked(&[])),
-        ("late commit", usual(), first(Harm::Late { after_s: 400 }), asked(&[])),
-        ("5xx, not done", usual(), first(Harm::Status { code: 503, done: false }), asked(&[])),
-        ("5xx, done", usual(), first(Harm::Status { code: 500, done: true }), asked(&[])),
-        ("garbage, done", usual(), first(Harm::Garbage { done: true }), asked(&[])),
-        ("cut", usual(), first(Harm::Cut { percent: 60 }), asked(&[])),
-        ("oversized, done", usual(), first(Harm::Flood { done: true }), asked(&[])),
-        ("redirect, not done", usual(), first(Harm::Redirect { done: false }), asked(&[])),
-        ("redirect, done", usual(), first(Harm::Redirect { done: true }), asked(&[])),
-        ("wrong identifiers", usual(), first(Harm::OtherIds), asked(&[])),
-        (
+        Scenario::new("yes", usual(), vec![], created(&[])),
+        Scenario::new("no", refused(provider), vec![], created(&[])),
+        Scenario::new("no byte left", usual(), first(Fault::NotSent), created(&[])),
+        Scenario::new("lost before, time-out", usual(), first(Fault::LostBefore { timeout: true }), created(&[])),
+        Scenario::new("lost before, reset", usual(), first(Fault::LostBefore { timeout: false }), created(&[])),
+        Scenario::new("lost after, time-out", usual(), first(Fault::LostAfter { timeout: true }), created(&[])),
+        Scenario::new("lost after, reset", usual(), first(Fault::LostAfter { timeout: false }), created(&[])),
+        Scenario::new("late commit", usual(), first(Fault::LateCommit { after_s: 400 }), created(&[])),
+        Scenario::new("5xx, not done", usual(), first(Fault::Status { code: 503, done: false }), created(&[])),
+        Scenario::new("5xx, done", usual(), first(Fault::Status { code: 500, done: true }), created(&[])),
+        Scenario::new("garbage, done", usual(), first(Fault::Garbage { done: true }), created(&[])),
+        Scenario::new("cut", usual(), first(Fault::Truncated { percent: 60 }), created(&[])),
+        Scenario::new("oversized, done", usual(), first(Fault::Oversized { done: true }), created(&[])),
+        Scenario::new("redirect, not done", usual(), first(Fault::Redirect { done: false }), created(&[])),
+        Scenario::new("redirect, done", usual(), first(Fault::Redirect { done: true }), created(&[])),
+        Scenario::new("wrong identifiers", usual(), first(Fault::WrongIdentifiers), created(&[])),
+        Scenario::new(
             "lost after, and a stale lookup",
             usual(),
             vec![
-                WireHarm { target: 0, moving: true, nth: 0, harm: Harm::LostAfter { timeout: false } },
-                WireHarm { target: 0, moving: false, nth: 0, harm: Harm::Stale { by_s: 500 } },
+                WireFault { target: 0, moves_money: true, nth: 0, fault: Fault::LostAfter { timeout: false } },
+                WireFault { target: 0, moves_money: false, nth: 0, fault: Fault::Stale { by_s: 500 } },
             ],
-            asked(&[]),
+            created(&[]),
         ),
-        (
+        Scenario::new(
             "credentials refused for a while",
             usual(),
             vec![],
-            outage_first(Op::Outage { who, kind: Outage::Credentials, for_s: 40 }),
+            outage_first(Op::Outage { provider, kind: Outage::Credentials, for_s: 40 }),
         ),
-        ("silence for hours", usual(), vec![], outage_first(Op::Outage { who, kind: Outage::Silent, for_s: 7_200 })),
-        (
-            "withdrawn while it waits",
+        Scenario::new(
+            "silence for hours",
             usual(),
-            first(Harm::NotSent),
-            asked(&[Op::Cancel { refund: 0, old_etag: false, leaves_ms: None }]),
+            vec![],
+            outage_first(Op::Outage { provider, kind: Outage::Silent, for_s: 7_200 }),
         ),
-        (
-            "looked at by hand, twice at once",
+        Scenario::new(
+            "cancelled while it waits",
             usual(),
-            first(Harm::LostAfter { timeout: false }),
-            asked(&[Op::Reconcile { refund: 0, leaves_ms: None }, Op::Reconcile { refund: 0, leaves_ms: Some(1) }]),
+            first(Fault::NotSent),
+            created(&[Op::Cancel { refund: 0, old_etag: false, gives_up_after_ms: None }]),
         ),
-        (
+        Scenario::new(
+            "reconciled by two callers at the same time",
+            usual(),
+            first(Fault::LostAfter { timeout: false }),
+            created(&[
+                Op::Reconcile { refund: 0, gives_up_after_ms: None },
+                Op::Reconcile { refund: 0, gives_up_after_ms: Some(1) },
+            ]),
+        ),
+        Scenario::new(
             "refunded by others meanwhile",
             usual(),
-            first(Harm::LostBefore { timeout: false }),
-            asked(&[Op::Foreign { target: 0 }]),
+            first(Fault::LostBefore { timeout: false }),
+            created(&[Op::RefundByOthers { target: 0 }]),
         ),
-        (
-            "sent again by a person",
+        Scenario::new(
+            "sent again by the operator",
             usual(),
-            first(Harm::LostBefore { timeout: false }),
-            asked(&[
-                Op::Leap { minutes: 1_500 },
-                Op::Leap { minutes: 1_500 },
+            first(Fault::LostBefore { timeout: false }),
+            created(&[
+                Op::AdvanceClock { minutes: 1_500 },
+                Op::AdvanceClock { minutes: 1_500 },
                 Op::Resolve { refund: 0, send_again: true, take_over: false },
             ]),
         ),
     ];
-    match who {
-        Who::Sectigo => {
-            outcomes.push(("it does not know", TargetPlan::Order { kind: OrderKind::FailsAfter }, vec![], asked(&[])))
+    match provider {
+        ProviderKind::Sectigo => outcomes.push(Scenario::new(
+            "the provider does not know",
+            TargetPlan::Order { kind: OrderKind::FailsAfter },
+            vec![],
+            created(&[]),
+        )),
+        ProviderKind::Namecom => {
+            outcomes.push(Scenario::new(
+                "partial",
+                items(&[ItemFate::Refunded, ItemFate::Failed]),
+                vec![],
+                created(&[]),
+            ));
+            outcomes.push(Scenario::new(
+                "one item is only begun",
+                items(&[ItemFate::Initialized, ItemFate::Refunded]),
+                vec![],
+                created(&[]),
+            ));
+            outcomes.push(Scenario::new(
+                "the request fails halfway",
+                items(&[ItemFate::Refunded, ItemFate::RegistryDown]),
+                vec![],
+                created(&[]),
+            ));
         }
-        Who::Namecom => {
-            outcomes.push(("partial", items(&[ItemFate::Refunded, ItemFate::Failed]), vec![], asked(&[])));
-            outcomes.push(("begun", items(&[ItemFate::Initialized, ItemFate::Refunded]), vec![], asked(&[])));
-            outcomes.push(("broken off", items(&[ItemFate::Refunded, ItemFate::RegistryDown]), vec![], asked(&[])));
-        }
-        Who::Debitsuccess => {
+        ProviderKind::Debitsuccess => {
             let rejected = TargetPlan::Amount { minor: 2_903, kind: AccountKind::Rejects };
-            outcomes.push(("taken, and rejected", rejected, vec![], asked(&[Op::Settle { target: 0, yes: false }])));
+            outcomes.push(Scenario::new(
+                "accepted, and rejected later",
+                rejected,
+                vec![],
+                created(&[Op::Settle { target: 0, yes: false }]),
+            ));
         }
     }
     outcomes
 }
 
-fn refused(who: Who) -> TargetPlan {
-    match who {
-        Who::Sectigo => TargetPlan::Order { kind: OrderKind::PeriodOver },
-        Who::Namecom => items(&[ItemFate::WindowOver]),
-        Who::Debitsuccess => TargetPlan::Amount { minor: 500, kind: AccountKind::Poor },
+fn refused(provider: ProviderKind) -> TargetPlan {
+    match provider {
+        ProviderKind::Sectigo => TargetPlan::Order { kind: OrderKind::PeriodOver },
+        ProviderKind::Namecom => items(&[ItemFate::WindowOver]),
+        ProviderKind::Debitsuccess => TargetPlan::Amount { minor: 500, kind: AccountKind::TooLittleCollected },
     }
 }
 
 fn items(fates: &[ItemFate]) -> TargetPlan {
-    // 0.29 and 4.35 are not what they seem in binary.
+    // 0.29 and 4.35 have no exact binary float.
     let items = fates.iter().zip([29, 435, 1_999]).map(|(fate, price_minor)| ItemPlan { price_minor, fate: *fate });
     TargetPlan::Items { items: items.collect() }
 }
 
-/// One refund, and then these, some seconds apart.
-fn asked(then: &[Op]) -> Vec<Step> {
-    let create = Op::Create { refund: 0, target: 0, variant: 0, wait_ms: 500, similar: false, leaves_ms: None };
-    let again = Op::Create { refund: 0, target: 0, variant: 0, wait_ms: 0, similar: false, leaves_ms: None };
+/// Creates one refund, and performs these operations some seconds apart.
+fn created(then: &[Op]) -> Vec<Step> {
+    let create = Op::Create { refund: 0, target: 0, variant: 0, wait_ms: 500, similar: false, gives_up_after_ms: None };
+    let again = Op::Create { refund: 0, target: 0, variant: 0, wait_ms: 0, similar: false, gives_up_after_ms: None };
     let mut steps = vec![Step { after_ms: 10, op: create }];
     steps.extend(then.iter().map(|op| Step { after_ms: 700, op: *op }));
     steps.push(Step { after_ms: 3_000, op: again });
@@ -256,6 +311,6 @@ fn asked(then: &[Op]) -> Vec<Step> {
 
 fn outage_first(outage: Op) -> Vec<Step> {
     let mut steps = vec![Step { after_ms: 5, op: outage }];
-    steps.extend(asked(&[]));
+    steps.extend(created(&[]));
     steps
 }

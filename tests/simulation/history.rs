@@ -1,4 +1,4 @@
-//! What the callers know: every call, and what they were told, if they were told.
+//! What the callers know: every call, and its result where there was one.
 
 use std::collections::BTreeMap;
 
@@ -7,52 +7,69 @@ use recoup::domain::refund::{Intent, Refund};
 use recoup::domain::state::State;
 use recoup::engine::EngineError;
 
-/// What has been told to anybody, over all processes.
+/// What was seen of the gateway over all its processes.
 #[derive(Default)]
 pub(crate) struct History {
-    pub(crate) calls: Vec<Called>,
-    /// The event feed as its one reader has it.
-    pub(crate) feed: Vec<EventRecord>,
-    /// What the engine was told is on disk: refund, revision, state.
-    pub(crate) recorded: Vec<(String, u64, State)>,
-    /// Refunds that a person had sent again, once for each time.
-    pub(crate) sent_by_a_person: Vec<String>,
-    /// Since when, by the world's time, all lookups of a refund that were answered have shown no
-    /// record.
+    pub(crate) calls: Vec<CallRecord>,
+    /// The event stream, as its one reader has received it.
+    pub(crate) streamed: Vec<EventRecord>,
+    /// What the ledger has acknowledged to the engine.
+    pub(crate) recorded: Vec<Recorded>,
+    /// Refunds that the operator had sent again, once for each time.
+    pub(crate) resends_by_operator: Vec<String>,
+    /// How many attempts of a refund were recorded and then not sent.
+    pub(crate) abandoned_attempts: BTreeMap<String, usize>,
+    /// Since when, in the world's time, every answered lookup of a refund has shown no record.
     pub(crate) absent_since: BTreeMap<String, i64>,
-    /// Since when a refund has waited to be sent, by the world's time.
+    /// Since when, in the world's time, a refund has waited to be sent.
     pub(crate) pending_since: BTreeMap<String, i64>,
 }
 
-/// One call.
-pub(crate) struct Called {
-    pub(crate) what: &'static str,
+/// A state of a refund that is on the disk.
+pub(crate) struct Recorded {
     pub(crate) id: String,
-    /// What a create request asked for.
-    pub(crate) asked: Option<Intent>,
-    pub(crate) told: Told,
+    pub(crate) revision: u64,
+    pub(crate) state: State,
 }
 
-/// What became of a call.
-pub(crate) enum Told {
-    /// The caller left, or the process ended.
-    Nothing,
-    /// This.
+/// One call.
+pub(crate) struct CallRecord {
+    pub(crate) what: &'static str,
+    pub(crate) id: String,
+    /// The content of a create request.
+    pub(crate) requested: Option<Intent>,
+    pub(crate) result: CallResult,
+}
+
+/// The result of a call, as its caller knows it.
+pub(crate) enum CallResult {
+    /// The caller gave up, or the process ended.
+    Unknown,
     Refund(Box<Refund>),
     Error(EngineError),
 }
 
+impl From<Result<Refund, EngineError>> for CallResult {
+    fn from(result: Result<Refund, EngineError>) -> Self {
+        match result {
+            Ok(refund) => CallResult::Refund(Box::new(refund)),
+            Err(error) => CallResult::Error(error),
+        }
+    }
+}
+
 impl History {
-    pub(crate) fn begin(&mut self, what: &'static str, id: &str, asked: Option<Intent>) -> usize {
-        self.calls.push(Called { what, id: id.to_owned(), asked, told: Told::Nothing });
+    pub(crate) fn begin(&mut self, what: &'static str, id: &str, requested: Option<Intent>) -> usize {
+        self.calls.push(CallRecord { what, id: id.to_owned(), requested, result: CallResult::Unknown });
         self.calls.len() - 1
     }
 
-    pub(crate) fn end(&mut self, call: usize, told: Told) {
-        self.calls[call].told = told;
+    pub(crate) fn end(&mut self, call: usize, result: CallResult) {
+        self.calls[call].result = result;
     }
 
-    pub(crate) fn saw(&mut self, refund: &Refund) {
-        self.recorded.push((refund.id().as_str().to_owned(), refund.revision, refund.state));
+    pub(crate) fn record(&mut self, refund: &Refund) {
+        let (id, revision, state) = (refund.id().as_str().to_owned(), refund.revision, refund.state);
+        self.recorded.push(Recorded { id, revision, state });
     }
 }

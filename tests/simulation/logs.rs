@@ -1,4 +1,4 @@
-//! What a run says in its log, at every level: no secret may be in it.
+//! The log of a run, at every level: it must not contain a secret.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
@@ -7,22 +7,22 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::sim::lock;
 
-/// Listens to the log of this thread.
+/// Collects the log of this thread.
 pub(crate) struct Logs {
     lines: Lines,
-    _listening: tracing::subscriber::DefaultGuard,
+    _guard: tracing::subscriber::DefaultGuard,
 }
 
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
 
-/// Every so many seeds are listened to: it takes longer.
-const EVERY: u64 = 64;
+/// The log is checked for one seed in this many: it takes longer.
+const SEEDS_PER_LOG: u64 = 64;
 
 impl Logs {
-    /// None where this seed is not one of those.
+    /// None where the log of this seed is not checked.
     pub(crate) fn of(seed: u64) -> Option<Logs> {
-        seed.is_multiple_of(EVERY).then(|| {
+        seed.is_multiple_of(SEEDS_PER_LOG).then(|| {
             let lines = Lines::default();
             let subscriber = tracing_subscriber::fmt()
                 .with_writer(lines.clone())
@@ -30,12 +30,12 @@ impl Logs {
                 .without_time()
                 .with_max_level(tracing::Level::TRACE)
                 .finish();
-            Logs { lines, _listening: tracing::subscriber::set_default(subscriber) }
+            Logs { lines, _guard: tracing::subscriber::set_default(subscriber) }
         })
     }
 
-    /// The first line that tells a secret.
-    pub(crate) fn told(&self, is_secret: impl Fn(&str) -> bool) -> Option<String> {
+    /// The first line with a secret.
+    pub(crate) fn find(&self, is_secret: impl Fn(&str) -> bool) -> Option<String> {
         let lines = lock(&self.lines.0);
         String::from_utf8_lossy(&lines).lines().find(|line| is_secret(line)).map(str::to_owned)
     }

@@ -1,41 +1,41 @@
-//! Engine, ledger and clock under a seeded scheduler, against providers that hold the truth: one
-//! seed is one course of events.
+//! Engine, ledger and clock under a seeded scheduler, against simulated providers whose books hold
+//! the truth: one seed determines the whole run.
 //!
 //! ```text
 //! plan (drawn from a seed, printable, shrinkable)
 //!   |
-//! callers -> Engine -> adapters -> SimWire -> World: the simulators' pure functions, books, outages, what is on its way
-//!               |                                |
+//! callers -> Engine -> adapters -> SimTransport -> World: the simulators' pure functions, books,
+//!               |                                    |    outages, requests in flight
 //!           SimLedger -> SqliteLedger inline -> SimulatedDisk (outlives every process)
-//!               +--------------- oracle ---------+
+//!               +--------------- oracle -------------+
 //! ```
 //!
 //! One process is one tokio runtime on one thread with paused time; a crash drops it whole.
-//! Adapters, engine, SQL and chain are the real ones.
+//! Adapters, engine, SQL and hash chain are the real ones.
 //!
 //! In most runs the providers obey their documents, whatever the wire does to their answers: losses
 //! at each point, late and stale answers within the settle time, outages, refusals, 5xx, garbage,
-//! redirects, wrong identifiers, and what other clients of the same account do. Where they choose
-//! among what is documented, a plan's [`plan::Habits`] say how. About one run in sixteen has a
-//! **liar** ([`plan::Lie`]): a yes, a replay, a "taken" or an "already" where nothing was done. No
-//! gateway can tell such an answer from a true one, so there the books are not compared with what a
-//! refund says of itself; all else is asked all the same.
+//! redirects, wrong identifiers, and requests of other clients of the same account. Where the
+//! documents leave a choice, [`plan::ProviderBehaviour`] makes it. About one run in sixteen has a
+//! **liar** that gives Byzantine answers ([`plan::Lie`]): a yes, a replay, an "accepted" or an
+//! "already" where nothing was done. No gateway can tell such an answer from a true one, so in
+//! these runs the outcome of a refund is not compared with the books; everything else is checked.
 //!
 //! In every second run the configuration changes from start to start: hosts, logins, tokens,
-//! currencies and account names. A plan says which places have the same books behind them
-//! ([`setups::Behind`]); people claim that only where it is true.
+//! currencies and account names. A plan says which sites have the same books
+//! ([`setups::SharedBooks`]); the operator claims that only where it is true.
 //!
-//! `cargo test --test simulation` runs a thousand seeds, every found bug again, and a crash at
+//! `cargo test --test simulation` runs a thousand seeds, every bug that was found, and a crash at
 //! every single write. `cargo test --release --test simulation -- --seeds 1000000` runs a million
-//! and prints what it came to. `-- --seed 7` prints the course of one. `tests/planted/run.sh`
-//! plants bugs into a copy of the tree and asks whether the oracle hears each.
+//! seeds and prints the figures. `-- --seed 7` prints the trace of one. `tests/planted/run.sh`
+//! plants bugs into a copy of the tree and checks that the oracle detects each.
 
 #![allow(
     missing_docs,
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::print_stdout,
-    reason = "a test that cannot go on should say where, and what it prints is its result"
+    reason = "a test that fails should show where, and its output is its result"
 )]
 
 mod callers;
@@ -49,7 +49,7 @@ mod panics;
 mod places;
 mod plan;
 mod reproductions;
-#[path = "../kill/rng.rs"]
+#[path = "../support/rng.rs"]
 mod rng;
 mod run;
 mod setups;
@@ -66,32 +66,32 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::plan::Plan;
 use crate::sim::{Figures, lock};
 
-/// The gateway's own. A run is a great many small texts, so it takes a tenth of the time off.
+/// The gateway's allocator. Runs allocate many small strings, so it saves a tenth of the time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// What is asked for on the command line.
+/// The command line.
 struct Arguments {
     seeds: u64,
     first: u64,
     threads: usize,
     one: Option<u64>,
-    /// The seeds alone.
+    /// No reproductions and no exhaustive runs.
     seeds_only: bool,
-    /// Goes on after a violation, and counts.
+    /// Continues after a violation, and counts the violations.
     count: bool,
 }
 
-/// Seeds of a change.
+/// The default number of seeds.
 const SEEDS: u64 = 1_000;
-/// Every so many seeds are run twice, and their traces compared.
-const TWICE: u64 = 50;
-/// After so many seeds a long run says how far it is.
-const PROGRESS: u64 = 50_000;
+/// One seed in this many is run twice, and the traces are compared.
+const SEEDS_PER_REPEAT: u64 = 50;
+/// Seeds between two progress reports of a long run.
+const SEEDS_PER_REPORT: u64 = 50_000;
 
 const USAGE: &str = "\
 simulation [--seeds N] [--first N] [--threads N] [--seeds-only] [--count]   N seeds from the first on
-simulation --seed N                                                       the course of one seed
+simulation --seed N                                                       the trace of one seed
 A violation is printed with its seed and a short plan that shows it; the exit code is 1.
 With --count every seed is run, and the seeds with violations are counted, not shrunk.";
 
@@ -99,22 +99,22 @@ fn main() -> ExitCode {
     let arguments = match Arguments::read(std::env::args().skip(1)) {
         Ok(Some(arguments)) => arguments,
         Ok(None) => return ExitCode::SUCCESS,
-        Err(fault) => {
-            println!("{fault}\n{USAGE}");
+        Err(error) => {
+            println!("{error}\n{USAGE}");
             return ExitCode::from(2);
         }
     };
-    panics::listen();
+    panics::record();
     if let Some(seed) = arguments.one {
         return show(seed);
     }
-    let mut fine = true;
+    let mut passed = true;
     if !arguments.seeds_only {
-        fine &= reproductions::run_all();
-        fine &= exhaustive::run_all(arguments.threads);
+        passed &= reproductions::run_all();
+        passed &= exhaustive::run_all(arguments.threads);
     }
-    fine &= seeds(&arguments);
-    if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    passed &= seeds(&arguments);
+    if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 impl Arguments {
@@ -134,11 +134,11 @@ impl Arguments {
                 "--seed" => read.one = Some(number()?),
                 "--seeds-only" => read.seeds_only = true,
                 "--count" => read.count = true,
-                // What the other test programs are told, too.
+                // The flags of the usual test harness.
                 "--list" => return Ok(None),
                 "--nocapture" | "--no-capture" | "-q" | "--quiet" | "--include-ignored" => {}
                 text if text.starts_with("--test-threads") || text.starts_with("--color") => {}
-                // A filter, which is for the tests with names.
+                // A filter by test names.
                 text if !text.starts_with('-') && !"simulation".contains(text) => return Ok(None),
                 text if !text.starts_with('-') => {}
                 other => return Err(format!("unknown argument {other}")),
@@ -148,24 +148,24 @@ impl Arguments {
     }
 }
 
-/// The course of one seed.
+/// Prints the plan and the trace of one seed.
 fn show(seed: u64) -> ExitCode {
     let plan = draw::draw(seed);
     println!("{}", plan.as_source());
     let report = run::run(&plan);
     println!("{}", report.trace);
-    report_broken(seed, &report.violations);
+    print_violations(seed, &report.violations);
     if report.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn report_broken(seed: u64, violations: &[String]) {
+fn print_violations(seed: u64, violations: &[String]) {
     for violation in violations {
         println!("seed {seed}: {violation}");
     }
 }
 
-/// Many seeds, on all cores.
-#[expect(clippy::disallowed_methods, reason = "what a run took is what is told of it")]
+/// Runs many seeds, on all cores.
+#[expect(clippy::disallowed_methods, reason = "the report says how long the runs took")]
 fn seeds(arguments: &Arguments) -> bool {
     let begun = std::time::Instant::now();
     let next = AtomicU64::new(arguments.first);
@@ -182,13 +182,13 @@ fn seeds(arguments: &Arguments) -> bool {
                         break;
                     }
                     let ran = seed - arguments.first;
-                    if ran > 0 && ran.is_multiple_of(PROGRESS) {
+                    if ran > 0 && ran.is_multiple_of(SEEDS_PER_REPORT) {
                         let broken: Vec<u64> = lock(&total).1.iter().map(|(seed, _)| *seed).collect();
                         eprintln!("{ran} seeds in {:.0} s, with violations: {broken:?}", begun.elapsed().as_secs_f64());
                     }
                     let plan = draw::draw(seed);
                     let mut report = run::run(&plan);
-                    if seed.is_multiple_of(TWICE) && run::run(&plan).trace != report.trace {
+                    if seed.is_multiple_of(SEEDS_PER_REPEAT) && run::run(&plan).trace != report.trace {
                         report.violations.push("one seed, one trace: two runs differ".to_owned());
                     }
                     figures.add(report.figures);
@@ -211,16 +211,16 @@ fn seeds(arguments: &Arguments) -> bool {
         return broken.is_empty();
     }
     if let Some((seed, violations)) = broken.first() {
-        report_broken(*seed, violations);
-        let line = violations[0].split(':').next().unwrap_or_default().to_owned();
-        show_short(&draw::draw(*seed), &line);
+        print_violations(*seed, violations);
+        let promise = violations[0].split(':').next().unwrap_or_default().to_owned();
+        show_short(&draw::draw(*seed), &promise);
     }
     broken.is_empty()
 }
 
-/// The shortest plan that breaks the same line, and its course.
-pub(crate) fn show_short(plan: &Plan, line: &str) {
-    let short = shrink::shrink(plan, line);
+/// Prints a short plan that breaks the same promise, and its trace.
+pub(crate) fn show_short(plan: &Plan, promise: &str) {
+    let short = shrink::shrink(plan, promise);
     println!("{}", short.as_source());
     println!("{}", run::run(&short).trace);
 }

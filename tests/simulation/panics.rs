@@ -1,17 +1,17 @@
-//! Panics that the engine survives: they are heard of all the same.
+//! Records panics, also those that the engine survives.
 
 use std::cell::RefCell;
 
 thread_local! {
-    static HEARD: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    static RECORDED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
-/// From now on panics are noted and not printed.
-pub(crate) fn listen() {
-    std::panic::set_hook(Box::new(|panic| HEARD.with_borrow_mut(|heard| heard.push(panic.to_string()))));
+/// From now on, panics are recorded and not printed.
+pub(crate) fn record() {
+    std::panic::set_hook(Box::new(|panic| RECORDED.with_borrow_mut(|recorded| recorded.push(panic.to_string()))));
 }
 
-/// Those of this thread since the last time.
+/// The panics of this thread since the last call.
 pub(crate) fn take() -> Vec<String> {
-    HEARD.with_borrow_mut(std::mem::take)
+    RECORDED.with_borrow_mut(std::mem::take)
 }

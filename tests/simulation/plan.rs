@@ -1,75 +1,72 @@
-//! The plan of a run: an explicit value, drawn from a seed, that can be printed, pasted, and made
-//! shorter.
+//! The plan of a run: an explicit value, drawn from a seed, that can be printed, pasted and
+//! shortened.
 //!
-//! Whatever is not in it (how long a leg on the wire or a commit takes) is drawn from its seed and
-//! from a name that does not depend on what else happens, so that a plan made shorter still does
-//! the same with what is left.
+//! Everything that is not in the plan (how long a leg on the wire or a commit takes) is drawn from
+//! the plan's seed and from a name that does not depend on what else happens. So a shortened plan
+//! still does the same with what is left.
 
-use crate::setups::{Behind, Setup};
+pub(crate) use recoup::domain::ids::ProviderKind;
+
+use crate::setups::{AccountSetup, SharedBooks};
 
 /// Everything that happens in one run.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Plan {
     /// Decides how long things take.
     pub(crate) seed: u64,
-    /// How the providers and the machine are.
-    pub(crate) habits: Habits,
-    /// What there is to be refunded.
+    pub(crate) behaviour: ProviderBehaviour,
+    /// What can be refunded.
     pub(crate) targets: Vec<TargetPlan>,
     /// What callers, providers and the operator do, in order.
     pub(crate) steps: Vec<Step>,
-    /// What goes wrong on the wire.
-    pub(crate) harms: Vec<WireHarm>,
-    /// What goes wrong with the ledger.
-    pub(crate) disk: Vec<DiskHarm>,
-    /// How the accounts are configured from a start on, by rising starts; before that as usual.
-    pub(crate) setups: Vec<Setup>,
-    /// Which places have the same books behind them.
-    pub(crate) behind: Behind,
-    /// One bit a refund: its callers name the provider's second account.
+    pub(crate) wire_faults: Vec<WireFault>,
+    pub(crate) disk_faults: Vec<DiskFault>,
+    /// How the accounts are configured from a given start on, ordered by start; before that as
+    /// usual.
+    pub(crate) setups: Vec<AccountSetup>,
+    /// Which sites of a provider have the same books.
+    pub(crate) shared_books: SharedBooks,
+    /// One bit per refund: its callers name the provider's second account.
     pub(crate) at_second_account: u8,
-    /// Before all comes to rest the accounts are configured as usual again.
-    pub(crate) comes_back: bool,
+    /// Before the run reaches quiescence, the accounts are configured as usual again.
+    pub(crate) restores_accounts: bool,
 }
 
-/// How the providers and the machine are, within what the providers' documents allow.
+/// How the providers and the machine behave, within what the providers' documents allow.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Habits {
+pub(crate) struct ProviderBehaviour {
     /// Sectigo promises nothing; it may still refuse a second refund of an order.
     pub(crate) sectigo_deduplicates: bool,
-    /// name.com promises its keys; it may also refuse an item that was refunded.
+    /// name.com promises its idempotency keys; it may also refuse an item that was refunded.
     pub(crate) namecom_deduplicates: bool,
     /// Refusals are remembered under a key, too.
     pub(crate) namecom_remembers_refusals: bool,
-    /// What stands before 429.
+    /// The rate above which name.com answers 429.
     pub(crate) namecom_requests_per_second: u32,
-    /// What stands before -42.
+    /// The rate above which Sectigo answers -42.
     pub(crate) sectigo_calls_per_minute: Option<u32>,
-    /// How long `orderStatus` lags.
+    /// How long `orderStatus` lags behind.
     pub(crate) sectigo_status_lag_s: u32,
-    /// Debitsuccess finishes by itself after so long.
+    /// Debitsuccess completes a refund by itself after this time.
     pub(crate) debitsuccess_completes_after_s: Option<u64>,
     /// The longest usual leg on the wire.
     pub(crate) leg_ms: u64,
     /// The longest usual half of a commit.
     pub(crate) commit_ms: u64,
-    /// Attempts of an account on the wire at once.
-    pub(crate) in_flight: usize,
-    /// The gateway's own pace with name.com.
-    pub(crate) paced: bool,
-    /// Answers may be lies: only what can be asked of a gateway that is lied to is asked.
+    /// Setting `max_in_flight` of every account.
+    pub(crate) max_in_flight: usize,
+    /// The gateway limits its own request rate at name.com.
+    pub(crate) rate_limited: bool,
+    /// Some answers are Byzantine ([`Lie`]): then the checks that no gateway could pass are left
+    /// out.
     pub(crate) liar: bool,
 }
 
-/// Whose provider.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Who {
-    Sectigo,
-    Namecom,
-    Debitsuccess,
-}
+/// All providers, in a fixed order.
+pub(crate) const PROVIDERS: [ProviderKind; 3] =
+    [ProviderKind::Sectigo, ProviderKind::Namecom, ProviderKind::Debitsuccess];
 
-/// One thing to be refunded.
+/// One thing that can be refunded.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum TargetPlan {
     Order { kind: OrderKind },
@@ -77,14 +74,14 @@ pub(crate) enum TargetPlan {
     Amount { minor: i64, kind: AccountKind },
 }
 
-/// What there is about a Sectigo order.
+/// What is special about a Sectigo order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OrderKind {
     Plain,
     PeriodOver,
     AlreadyRefunded,
     MultiDomain,
-    SomebodyElses,
+    OfAnotherAccount,
     FailsBefore,
     FailsAfter,
 }
@@ -96,7 +93,7 @@ pub(crate) struct ItemPlan {
     pub(crate) fate: ItemFate,
 }
 
-/// What becomes of an item that is to be refunded.
+/// What happens to an item when its refund is requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ItemFate {
     Refunded,
@@ -105,73 +102,73 @@ pub(crate) enum ItemFate {
     Initialized,
     /// The registry does not answer: the items before it are refunded, and the call is a 5xx.
     RegistryDown,
-    /// Not asked for; goes with the registration before it.
+    /// Not requested; refunded together with the registration before it.
     Privacy,
     NotEligible,
     WindowOver,
 }
 
-/// What there is about a Debitsuccess account.
+/// What is special about a Debitsuccess account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AccountKind {
     Plain,
-    /// Less was collected than is asked for.
-    Poor,
+    /// Less was collected than the refund asks for.
+    TooLittleCollected,
     NotActive,
     Deadlock,
-    /// The review says no.
+    /// The review rejects the refund.
     Rejects,
 }
 
-/// One step: so long after the one before.
+/// An operation, and how long after the previous one it happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Step {
     pub(crate) after_ms: u64,
     pub(crate) op: Op,
 }
 
-/// What somebody does.
+/// What a caller, a provider or the operator does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Op {
-    /// A caller asks for a refund; `variant` 0 is the plain content, others differ.
+    /// A caller requests a refund; `variant` 0 is the plain content, other variants differ from it.
     Create {
         refund: u8,
         target: u8,
         variant: u8,
         wait_ms: u64,
         similar: bool,
-        leaves_ms: Option<u64>,
+        gives_up_after_ms: Option<u64>,
     },
-    /// What Create would say.
-    Check {
+    /// CreateRefund with `validate_only`.
+    DryRun {
         refund: u8,
         target: u8,
     },
     Wait {
         refund: u8,
         wait_ms: u64,
-        leaves_ms: Option<u64>,
+        gives_up_after_ms: Option<u64>,
     },
     Cancel {
         refund: u8,
         old_etag: bool,
-        leaves_ms: Option<u64>,
+        gives_up_after_ms: Option<u64>,
     },
     Reconcile {
         refund: u8,
-        leaves_ms: Option<u64>,
+        gives_up_after_ms: Option<u64>,
     },
-    /// A person looks into the books and says what is in them.
+    /// The operator reads the provider's books and resolves the refund accordingly.
     Resolve {
         refund: u8,
         send_again: bool,
-        /// Though the gateway has not finished finding out.
+        /// Although the gateway is still reconciling.
         take_over: bool,
     },
-    /// A person lets a refund go on at another account, where it is known to be the same books.
+    /// The operator moves a refund to another account that is known to have the same books.
     Reassign {
         refund: u8,
-        /// At the provider's second account.
+        /// To the provider's second account.
         second: bool,
         stale_etag: bool,
     },
@@ -179,7 +176,7 @@ pub(crate) enum Op {
         refund: u8,
     },
     List,
-    /// The provider goes on with what it has taken.
+    /// The provider decides what it has accepted so far.
     Settle {
         target: u8,
         yes: bool,
@@ -188,102 +185,102 @@ pub(crate) enum Op {
     Correct {
         target: u8,
     },
-    /// Somebody else refunds the same target.
-    Foreign {
+    /// Another client of the provider refunds the same target.
+    RefundByOthers {
         target: u8,
     },
-    /// Somebody else uses our key or identifier for something else.
-    ForeignKey {
+    /// Another client of the provider uses our key or identifier for something else.
+    KeyUsedByOthers {
         refund: u8,
         target: u8,
     },
     Outage {
-        who: Who,
+        provider: ProviderKind,
         kind: Outage,
         for_s: u64,
     },
-    /// All clocks go on at once.
-    Leap {
+    /// Moves all clocks forward together.
+    AdvanceClock {
         minutes: u64,
     },
-    /// The gateway's clock alone.
-    Skew {
+    /// Changes the gateway's clock only.
+    SkewClock {
         seconds: i64,
     },
     Crash {
         down_s: u64,
     },
-    /// SIGTERM: the work that is on its way gets this long.
+    /// SIGTERM, with this long to drain.
     Restart {
         drain_s: u64,
         down_s: u64,
     },
 }
 
-/// What a provider does for a while.
+/// What is wrong with a provider for a while.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outage {
-    /// No connection.
+    /// It refuses connections.
     Refuses,
-    /// Connections, and not a word.
+    /// It accepts connections and never answers.
     Silent,
-    /// The credentials are not accepted.
+    /// It refuses the credentials.
     Credentials,
-    /// 503, nothing done.
+    /// It answers 503 and does nothing.
     Maintenance,
-    /// One of these, by turns.
+    /// Each request meets another one of these.
     Flaps,
 }
 
-/// What goes wrong with the nth call about a target.
+/// What goes wrong with the nth request about a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct WireHarm {
+pub(crate) struct WireFault {
     pub(crate) target: u8,
-    /// A call that may move money, or a read.
-    pub(crate) moving: bool,
+    /// Counts requests that may move money, or else reads.
+    pub(crate) moves_money: bool,
     /// From 0.
     pub(crate) nth: u32,
-    pub(crate) harm: Harm,
+    pub(crate) fault: Fault,
 }
 
-/// What goes wrong with a call.
+/// What goes wrong with a request. `done`: the provider processed it all the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Harm {
-    /// No byte left.
+pub(crate) enum Fault {
+    /// No byte leaves.
     NotSent,
-    /// It never arrived.
+    /// The request never arrives.
     LostBefore { timeout: bool },
-    /// It was done, and the answer is lost.
+    /// The request is processed and the answer is lost.
     LostAfter { timeout: bool },
-    /// A time-out now, and it is done later.
-    Late { after_s: u64 },
-    /// So long on its way.
+    /// The client times out, and the request is processed later.
+    LateCommit { after_s: u64 },
+    /// The answer takes this much longer.
     Slow { ms: u64 },
-    /// This status and no usable body.
+    /// This status without a usable body.
     Status { code: u16, done: bool },
-    /// No sense in the body.
+    /// A body without any meaning.
     Garbage { done: bool },
     /// A web page with status 200.
-    Page { done: bool },
+    WebPage { done: bool },
     /// Only the first part of the body.
-    Cut { percent: u8 },
-    /// More than the bound.
-    Flood { done: bool },
-    /// Go to another host with it.
+    Truncated { percent: u8 },
+    /// A body longer than the bound.
+    Oversized { done: bool },
+    /// A redirect to another host.
     Redirect { done: bool },
-    /// Identifiers that are not this refund's.
-    OtherIds,
+    /// Identifiers of another refund.
+    WrongIdentifiers,
     /// The provider's own answer under another status, with a message beside its rows.
     Relabelled { code: u16 },
-    /// A read answered as of so long ago.
+    /// A read is answered from the state of this long ago.
     Stale { by_s: u64 },
-    /// The process ends here.
+    /// The gateway's process ends.
     Crash { at: CrashAt },
-    /// A lie: nothing is done, and this is said of it.
+    /// A Byzantine answer: nothing is done.
     Lie { lie: Lie },
 }
 
-/// Where a process ends that has something on the wire.
+/// Where a process ends while it has a request on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CrashAt {
     BeforeItLeaves,
@@ -291,72 +288,69 @@ pub(crate) enum CrashAt {
     BeforeTheAnswerIsRead,
 }
 
-/// What a provider that obeyed its documents would never say.
+/// A Byzantine answer: one that a provider that obeys its documents would never give.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lie {
     /// Done.
     Yes,
     /// Done before.
     Replay,
-    /// Taken.
+    /// Accepted.
     Taken,
     /// 14143, -18, "already been refunded".
     Already,
 }
 
-/// What goes wrong with the nth write.
+/// What goes wrong with the nth write of the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct DiskHarm {
+pub(crate) struct DiskFault {
     /// From 0, over the whole run.
     pub(crate) nth: u32,
-    pub(crate) harm: WriteHarm,
+    pub(crate) fault: WriteFault,
 }
 
 /// What goes wrong with a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum WriteHarm {
+pub(crate) enum WriteFault {
     CrashBefore,
-    /// It is on the disk, and nobody was told.
+    /// The write is on the disk, and the process ends before it is acknowledged.
     CrashAfter,
     /// The sync fails, and nothing is on the disk.
     FailsAndIsLost,
-    /// The sync fails, and it is on the disk.
+    /// The sync fails, and the write is on the disk.
     FailsAndIsKept,
     /// The queue is full.
     Busy,
-    /// It takes so long.
+    /// The write takes this much longer.
     Slow {
         ms: u64,
     },
 }
 
 impl Plan {
-    /// Nothing happens, nothing goes wrong, and nothing changes.
+    /// No operation, no fault, no change of the configuration.
     pub(crate) const USUAL: Plan = Plan {
         seed: 0,
-        habits: Habits::USUAL,
+        behaviour: ProviderBehaviour::USUAL,
         targets: Vec::new(),
         steps: Vec::new(),
-        harms: Vec::new(),
-        disk: Vec::new(),
+        wire_faults: Vec::new(),
+        disk_faults: Vec::new(),
         setups: Vec::new(),
-        behind: Behind::EACH_ITS_OWN,
+        shared_books: SharedBooks::NONE,
         at_second_account: 0,
-        comes_back: false,
+        restores_accounts: false,
     };
 
     /// As Rust, for `reproductions.rs`.
     pub(crate) fn as_source(&self) -> String {
-        let source = format!("{self:#?}").replace(": [", ": vec![");
-        ["one_behind_hosts", "one_behind_logins"]
-            .into_iter()
-            .fold(source, |source, array| source.replace(&format!("{array}: vec!["), &format!("{array}: [")))
+        format!("{self:#?}").replace(": [", ": vec![")
     }
 
     /// How far the gateway's clock is set forward in all.
     pub(crate) fn set_forward_s(&self) -> i64 {
         let forward = self.steps.iter().filter_map(|step| match step.op {
-            Op::Skew { seconds } => Some(seconds.max(0)),
+            Op::SkewClock { seconds } => Some(seconds.max(0)),
             _ => None,
         });
         forward.sum()
@@ -364,13 +358,13 @@ impl Plan {
 
     /// Whether the gateway's clock is ever set back.
     pub(crate) fn sets_clock_back(&self) -> bool {
-        self.steps.iter().any(|step| matches!(step.op, Op::Skew { seconds } if seconds < 0))
+        self.steps.iter().any(|step| matches!(step.op, Op::SkewClock { seconds } if seconds < 0))
     }
 }
 
-impl Habits {
-    /// Providers that do what they promise, at their usual speed.
-    pub(crate) const USUAL: Habits = Habits {
+impl ProviderBehaviour {
+    /// The providers do what they promise, at their usual speed.
+    pub(crate) const USUAL: ProviderBehaviour = ProviderBehaviour {
         sectigo_deduplicates: true,
         namecom_deduplicates: true,
         namecom_remembers_refusals: false,
@@ -380,72 +374,59 @@ impl Habits {
         debitsuccess_completes_after_s: None,
         leg_ms: 40,
         commit_ms: 10,
-        in_flight: 2,
-        paced: false,
+        max_in_flight: 2,
+        rate_limited: false,
         liar: false,
     };
 }
 
 impl TargetPlan {
-    pub(crate) fn who(&self) -> Who {
+    pub(crate) fn provider(&self) -> ProviderKind {
         match self {
-            TargetPlan::Order { .. } => Who::Sectigo,
-            TargetPlan::Items { .. } => Who::Namecom,
-            TargetPlan::Amount { .. } => Who::Debitsuccess,
-        }
-    }
-}
-
-impl Who {
-    pub(crate) const ALL: [Who; 3] = [Who::Sectigo, Who::Namecom, Who::Debitsuccess];
-
-    /// The account's name at the gateway.
-    pub(crate) fn account(self) -> &'static str {
-        match self {
-            Who::Sectigo => "sectigo",
-            Who::Namecom => "namecom",
-            Who::Debitsuccess => "debitsuccess",
+            TargetPlan::Order { .. } => ProviderKind::Sectigo,
+            TargetPlan::Items { .. } => ProviderKind::Namecom,
+            TargetPlan::Amount { .. } => ProviderKind::Debitsuccess,
         }
     }
 }
 
 impl Op {
-    /// The refund that it is about.
+    /// The refund that the operation is about.
     pub(crate) fn refund(self) -> Option<u8> {
         match self {
             Op::Create { refund, .. }
-            | Op::Check { refund, .. }
+            | Op::DryRun { refund, .. }
             | Op::Wait { refund, .. }
             | Op::Cancel { refund, .. }
             | Op::Reconcile { refund, .. }
             | Op::Resolve { refund, .. }
             | Op::Reassign { refund, .. }
             | Op::Get { refund }
-            | Op::ForeignKey { refund, .. } => Some(refund),
+            | Op::KeyUsedByOthers { refund, .. } => Some(refund),
             _ => None,
         }
     }
 }
 
-impl Harm {
-    /// Its class in the fault table.
+impl Fault {
+    /// The class in the fault table.
     pub(crate) fn class(self) -> &'static str {
         match self {
-            Harm::NotSent => "no byte left",
-            Harm::LostBefore { .. } => "lost before the effect",
-            Harm::LostAfter { .. } => "lost after the effect",
-            Harm::Late { .. } => "late commit",
-            Harm::Slow { .. } => "slow",
-            Harm::Status { .. } => "server error",
-            Harm::Garbage { .. } | Harm::Page { .. } => "garbage",
-            Harm::Cut { .. } => "truncated",
-            Harm::Flood { .. } => "oversized",
-            Harm::Redirect { .. } => "redirect",
-            Harm::OtherIds => "wrong identifiers",
-            Harm::Relabelled { .. } => "rows beside a message",
-            Harm::Stale { .. } => "stale lookup",
-            Harm::Crash { .. } => "crash on the wire",
-            Harm::Lie { .. } => "lie",
+            Fault::NotSent => "no byte left",
+            Fault::LostBefore { .. } => "lost before the effect",
+            Fault::LostAfter { .. } => "lost after the effect",
+            Fault::LateCommit { .. } => "late commit",
+            Fault::Slow { .. } => "slow",
+            Fault::Status { .. } => "server error",
+            Fault::Garbage { .. } | Fault::WebPage { .. } => "garbage",
+            Fault::Truncated { .. } => "truncated",
+            Fault::Oversized { .. } => "oversized",
+            Fault::Redirect { .. } => "redirect",
+            Fault::WrongIdentifiers => "wrong identifiers",
+            Fault::Relabelled { .. } => "rows beside a message",
+            Fault::Stale { .. } => "stale lookup",
+            Fault::Crash { .. } => "crash on the wire",
+            Fault::Lie { .. } => "lie",
         }
     }
 }

@@ -1,5 +1,5 @@
-//! One run: processes that start, work, crash and start again on one disk, until everything has
-//! healed and come to rest.
+//! One run: processes that start, work, crash and start again on one disk, until the faults are off
+//! and the run reaches quiescence.
 
 use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
@@ -22,18 +22,18 @@ use crate::disk::SimLedger;
 use crate::logs::Logs;
 use crate::oracle;
 use crate::places;
-use crate::plan::{Op, Plan, Who};
-use crate::setups::{self, Configured};
-use crate::sim::{Figures, Life, Sim, SimClock, lock};
-use crate::wire::{SimWire, TOTAL_TIMEOUT};
+use crate::plan::{Op, Plan, ProviderKind};
+use crate::setups::{self, ConfiguredAccount};
+use crate::sim::{Figures, Process, Sim, SimClock, lock};
+use crate::wire::{SimTransport, TOTAL_TIMEOUT};
 use crate::world;
 
-/// What a run came to.
+/// The result of a run.
 pub(crate) struct Report {
     pub(crate) violations: Vec<String>,
     pub(crate) trace: String,
     pub(crate) figures: Figures,
-    /// Writes of the ledger: the places where a process can end.
+    /// Writes of the ledger, at each of which a process can end.
     pub(crate) writes: u32,
 }
 
@@ -41,10 +41,10 @@ pub(crate) struct Report {
 enum End {
     Crash,
     Stopped { down_s: u64 },
-    AtRest,
+    Quiescent,
 }
 
-/// More starts than this, and the run does not come to rest.
+/// A run with more starts than this does not reach quiescence.
 const MAX_STARTS: u64 = 60;
 
 /// Runs a plan.
@@ -54,18 +54,18 @@ pub(crate) fn run(plan: &Plan) -> Report {
     let disk = empty_disk(move || syncs.load(Ordering::Relaxed));
     let logs = Logs::of(plan.seed);
     let mut next_step = 0;
-    let lives = AssertUnwindSafe(|| live(&sim, &disk, &mut next_step));
-    if let Err(panic) = std::panic::catch_unwind(lives) {
+    let all = AssertUnwindSafe(|| run_processes(&sim, &disk, &mut next_step));
+    if let Err(panic) = std::panic::catch_unwind(all) {
         let what = panic.downcast_ref::<String>().map(String::as_str);
         let what = what.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
-        sim.wrong("no panic", format_args!("{what}"));
+        sim.violation("no panic", format_args!("{what}"));
         sim.set_ledger(None);
     }
     for panic in crate::panics::take() {
-        sim.wrong("no panic", format_args!("{panic}"));
+        sim.violation("no panic", format_args!("{panic}"));
     }
-    if let Some(line) = logs.and_then(|logs| logs.told(oracle::tells_a_secret)) {
-        sim.wrong("no secret anywhere", format_args!("{line}"));
+    if let Some(line) = logs.and_then(|logs| logs.find(oracle::contains_secret)) {
+        sim.violation("no secret anywhere", format_args!("{line}"));
     }
     USED.set(Some(disk));
     let writes = sim.writes();
@@ -77,58 +77,64 @@ thread_local! {
     static USED: Cell<Option<SimulatedDisk>> = const { Cell::new(None) };
 }
 
-/// Making one is a quarter of the work of a run, so each thread has one and wipes it.
-fn empty_disk(comes_through: impl Fn() -> bool + Clone + Send + 'static) -> SimulatedDisk {
-    // One whose ledger was lost in a panic is in use for ever.
-    let wiped = USED.take().and_then(|used| used.wiped(comes_through.clone()).ok());
-    wiped.unwrap_or_else(|| SimulatedDisk::new(comes_through).unwrap())
+/// Creating a disk is a quarter of the work of a run, so each thread has one and wipes it.
+fn empty_disk(sync_succeeds: impl Fn() -> bool + Clone + Send + 'static) -> SimulatedDisk {
+    // A disk whose ledger was leaked by a panic stays in use and cannot be wiped.
+    let wiped = USED.take().and_then(|used| used.wiped(sync_succeeds.clone()).ok());
+    wiped.unwrap_or_else(|| SimulatedDisk::new(sync_succeeds).unwrap())
 }
 
-/// One process after another.
-fn live(sim: &Arc<Sim>, disk: &SimulatedDisk, next_step: &mut usize) {
+/// Runs one process after another.
+fn run_processes(sim: &Arc<Sim>, disk: &SimulatedDisk, next_step: &mut usize) {
     for start in 0.. {
         if start > MAX_STARTS {
-            sim.wrong("comes to rest", format_args!("{MAX_STARTS} starts were not enough"));
+            sim.violation("comes to rest", format_args!("{MAX_STARTS} starts were not enough"));
             return;
         }
-        let life = Arc::new(Life::default());
+        let process = Arc::new(Process::default());
         let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         let end = runtime.block_on(async {
-            sim.begin_life();
+            sim.begin_process();
             sim.trace(format_args!("START {start}"));
-            let end = process(sim, disk, &life, next_step, start).await;
-            sim.end_life();
+            let end = run_process(sim, disk, &process, next_step, start).await;
+            sim.end_process();
             end
         });
         sim.set_ledger(None);
         drop(runtime);
         sim.count(|figures| figures.starts += 1);
         let down_s = match end {
-            End::AtRest => return,
+            End::Quiescent => return,
             End::Crash => {
-                // The last bytes of what was on its way may never have left.
+                // The last bytes of a request in flight may never have left.
                 let mut world = lock(&sim.world);
-                world.lose(|sent| sim.dice(&[3, sent as u64]).percent(30));
-                life.down_s()
+                world.drop_in_flight(|sent| sim.rng(&[3, sent as u64]).percent(30));
+                process.down_s()
             }
             End::Stopped { down_s } => down_s,
         };
-        sim.leap(Duration::from_secs(down_s));
+        sim.advance(Duration::from_secs(down_s));
         lock(&sim.world).deliver(sim, sim.now());
     }
 }
 
-async fn process(sim: &Arc<Sim>, disk: &SimulatedDisk, life: &Arc<Life>, next_step: &mut usize, start: u64) -> End {
+async fn run_process(
+    sim: &Arc<Sim>,
+    disk: &SimulatedDisk,
+    process: &Arc<Process>,
+    next_step: &mut usize,
+    start: u64,
+) -> End {
     let inner = Arc::new(SqliteLedger::open_inline(disk).unwrap());
     if *inner.health().borrow() != Health::Writing {
-        sim.wrong("the chain verifies", format_args!("at a start: {:?}", *inner.health().borrow()));
-        return End::AtRest;
+        sim.violation("the chain verifies", format_args!("at a start: {:?}", *inner.health().borrow()));
+        return End::Quiescent;
     }
     sim.set_ledger(Some(inner.clone()));
-    let configured = setups::accounts(&sim.plan, start, sim.came_back());
+    let configured = setups::accounts(&sim.plan, start, sim.accounts_restored());
     places::note_start(sim, &inner, &configured).await;
-    let ledger = Arc::new(SimLedger::new(inner, sim.clone(), life.clone()));
-    let accounts: Vec<Account> = configured.iter().map(|one| account(sim, life, one)).collect();
+    let ledger = Arc::new(SimLedger::new(inner, sim.clone(), process.clone()));
+    let accounts: Vec<Account> = configured.iter().map(|one| account(sim, process, one)).collect();
     let clock = Arc::new(SimClock(sim.clone()));
     let work = async {
         let started = Engine::start(ledger.clone(), Arc::new(Accounts::new(accounts)), clock, engine_settings()).await;
@@ -138,30 +144,30 @@ async fn process(sim: &Arc<Sim>, disk: &SimulatedDisk, life: &Arc<Life>, next_st
                 work(sim, &engine, next_step).await
             }
             Err(problem) => {
-                sim.trace(format_args!("does not start: {problem}"));
+                sim.trace(format_args!("could not start: {problem}"));
                 End::Stopped { down_s: 5 }
             }
         }
     };
     let mut health = ledger.health();
     let failed = async {
-        // The operator, or what watches for them, starts it again.
+        // The operator or a supervisor restarts it.
         if health.wait_for(|health| *health != Health::Writing).await.is_ok() {
-            let down_s = sim.dice(&[4, u64::from(sim.writes())]).between(1, 60);
+            let down_s = sim.rng(&[4, u64::from(sim.writes())]).between(1, 60);
             tokio::time::sleep(Duration::from_secs(down_s)).await;
-            sim.crash(life, "the ledger has failed", down_s);
+            sim.crash(process, "the ledger has failed", down_s);
         }
         std::future::pending::<()>().await;
     };
     tokio::select! {
         biased;
-        () = life.over() => End::Crash,
+        () = process.wait_for_end() => End::Crash,
         end = work => end,
         () = failed => End::Crash,
     }
 }
 
-/// The rest of the plan, and then the way to rest.
+/// Runs the remaining steps of the plan, and then reaches quiescence.
 async fn work(sim: &Arc<Sim>, engine: &Engine, next_step: &mut usize) -> End {
     follow(sim, engine);
     while let Some(step) = sim.plan.steps.get(*next_step) {
@@ -181,7 +187,7 @@ async fn work(sim: &Arc<Sim>, engine: &Engine, next_step: &mut usize) -> End {
                 return End::Stopped { down_s };
             }
             Op::Create { .. }
-            | Op::Check { .. }
+            | Op::DryRun { .. }
             | Op::Wait { .. }
             | Op::Cancel { .. }
             | Op::Reconcile { .. }
@@ -191,53 +197,54 @@ async fn work(sim: &Arc<Sim>, engine: &Engine, next_step: &mut usize) -> End {
             | Op::List => {
                 tokio::spawn(callers::call(sim.clone(), engine.clone(), step.op));
             }
-            other => callers::happen(sim, other).await,
+            other => callers::perform(sim, other).await,
         }
     }
-    // What is under way may still meet what is planned for it.
+    // Requests in flight may still meet the faults that are planned for them.
     tokio::time::sleep(Duration::from_secs(130)).await;
-    if sim.plan.comes_back && !sim.came_back() {
-        sim.come_back();
+    if sim.plan.restores_accounts && !sim.accounts_restored() {
+        sim.restore_accounts();
         engine.drain(Duration::from_secs(5)).await;
         return End::Stopped { down_s: 5 };
     }
-    rest(sim, engine).await;
-    End::AtRest
+    reach_quiescence(sim, engine).await;
+    End::Quiescent
 }
 
-/// Reads the event feed from where its reader last was.
+/// Reads the event stream from where its reader last was.
 fn follow(sim: &Arc<Sim>, engine: &Engine) {
-    let after = lock(&sim.history).feed.last().map_or(0, |event| event.sequence);
+    let after = lock(&sim.history).streamed.last().map_or(0, |event| event.sequence);
     match engine.stream_events(after) {
         Ok(mut feed) => {
             let sim = sim.clone();
             tokio::spawn(async move {
                 while let Ok(events) = feed.next().await {
-                    lock(&sim.history).feed.extend(events.iter().map(|event| event.record.clone()));
+                    lock(&sim.history).streamed.extend(events.iter().map(|event| event.record.clone()));
                 }
             });
         }
-        Err(error) => sim.wrong("streams resume", format_args!("after {after}: {error}")),
+        Err(error) => sim.violation("streams resume", format_args!("after {after}: {error}")),
     }
 }
 
-/// No more harm; time goes on; people answer what they are asked. In the end the oracle is asked.
-async fn rest(sim: &Arc<Sim>, engine: &Engine) {
-    sim.heal();
+/// Turns the faults off, advances the clock and lets people resolve what they are asked to, until
+/// every refund is done. Then the oracle judges.
+async fn reach_quiescence(sim: &Arc<Sim>, engine: &Engine) {
+    sim.turn_faults_off();
     let arrival = {
         let mut world = lock(&sim.world);
-        world.heal(&sim.plan, sim.now());
+        world.end_outages(&sim.plan, sim.now());
         world.last_arrival()
     };
-    sim.trace(format_args!("HEAL"));
+    sim.trace(format_args!("FAULTS OFF"));
     if let Some(wait) = arrival.and_then(|at| u64::try_from(at - sim.now()).ok()) {
-        callers::leap(sim, Duration::from_micros(wait + 1)).await;
+        callers::advance_clock(sim, Duration::from_micros(wait + 1)).await;
     }
     const HOUR: u64 = 3_600;
-    let leaps =
+    let advances =
         [0, 5, 60, 300, 11 * 60, 11 * 60, HOUR, 25 * HOUR, 25 * HOUR, 25 * HOUR, 25 * HOUR, 25 * HOUR, 25 * HOUR];
-    for seconds in leaps {
-        callers::leap(sim, Duration::from_secs(seconds)).await;
+    for seconds in advances {
+        callers::advance_clock(sim, Duration::from_secs(seconds)).await;
         lock(&sim.world).settle(&sim.plan, None, true, sim.now());
         tokio::time::sleep(Duration::from_secs(65)).await;
         for refund in all(engine).await {
@@ -251,10 +258,10 @@ async fn rest(sim: &Arc<Sim>, engine: &Engine) {
             break;
         }
     }
-    // What is paid after a no, the daily lookup finds, or ReconcileRefund.
+    // A payment after a rejection is found by the daily lookup, or by ReconcileRefund.
     for refund in all(engine).await {
         let reconciled = engine.reconcile(refund.id(), "operator").await;
-        sim.trace(format_args!("asked at rest: {} {}", refund.id().as_str(), told(&reconciled)));
+        sim.trace(format_args!("reconciled at the end: {} {}", refund.id().as_str(), state_or_error(&reconciled)));
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
     oracle::judge_views(sim, engine).await;
@@ -287,21 +294,23 @@ fn engine_settings() -> EngineSettings {
     }
 }
 
-/// How long a key of name.com is trusted.
+/// Setting `key_lifetime`: how long the gateway trusts a key of name.com.
 pub(crate) const KEY_LIFETIME: Duration = Duration::from_secs(3_000);
 
-fn told(reconciled: &Result<Refund, EngineError>) -> String {
+fn state_or_error(reconciled: &Result<Refund, EngineError>) -> String {
     reconciled.as_ref().map_or_else(EngineError::to_string, |refund| refund.state.to_string())
 }
 
-fn account(sim: &Arc<Sim>, life: &Arc<Life>, configured: &Configured) -> Account {
-    let habits = &sim.plan.habits;
-    let Configured { spot, at, former } = configured;
-    let (name, password) = (spot.login_name().to_owned(), spot.password().into());
-    let login = match spot.who {
-        Who::Sectigo => ProviderSettings::Sectigo { login_name: name, login_password: password },
-        Who::Namecom => ProviderSettings::Namecom { username: name, token: password, key_lifetime: KEY_LIFETIME },
-        Who::Debitsuccess => ProviderSettings::Debitsuccess {
+fn account(sim: &Arc<Sim>, process: &Arc<Process>, configured: &ConfiguredAccount) -> Account {
+    let behaviour = &sim.plan.behaviour;
+    let ConfiguredAccount { site, at, former } = configured;
+    let (name, password) = (site.login_name().to_owned(), site.password().into());
+    let login = match site.provider {
+        ProviderKind::Sectigo => ProviderSettings::Sectigo { login_name: name, login_password: password },
+        ProviderKind::Namecom => {
+            ProviderSettings::Namecom { username: name, token: password, key_lifetime: KEY_LIFETIME }
+        }
+        ProviderKind::Debitsuccess => ProviderSettings::Debitsuccess {
             username: name,
             password,
             path: world::DEBITSUCCESS_PATH.to_owned(),
@@ -312,33 +321,31 @@ fn account(sim: &Arc<Sim>, life: &Arc<Life>, configured: &Configured) -> Account
     };
     let settings = AccountSettings {
         name: at.account.clone(),
-        endpoint: spot.endpoint(),
-        currency: spot.currency(),
+        endpoint: site.endpoint(),
+        currency: site.currency(),
         ca_file: None,
         connect_timeout: Duration::from_secs(5),
         total_timeout: TOTAL_TIMEOUT,
         reuse_connections: false,
-        max_in_flight: habits.in_flight,
-        requests_per_second: if habits.paced && spot.who == Who::Namecom { 20 } else { 0 },
-        requests_per_hour: if habits.paced && spot.who == Who::Namecom { 3_000 } else { 0 },
+        max_in_flight: behaviour.max_in_flight,
+        requests_per_second: if behaviour.rate_limited && site.provider == ProviderKind::Namecom { 20 } else { 0 },
+        requests_per_hour: if behaviour.rate_limited && site.provider == ProviderKind::Namecom { 3_000 } else { 0 },
         pending_limit: PENDING_LIMIT,
-        settle_time: settle_time(spot.who),
+        settle_time: settle_time(site.provider),
         provider_settings: login,
-        former: former.iter().map(|(place, _)| place.clone()).collect(),
+        former: former.iter().map(|one| one.place.clone()).collect(),
     };
-    let wire = Arc::new(SimWire { spot: *spot, at: at.clone(), sim: sim.clone(), life: life.clone() });
-    Account::connect_with_transport(wire, settings, Arc::new(SimClock(sim.clone())))
-        .map_err(|error| error.to_string())
-        .unwrap()
+    let wire = Arc::new(SimTransport { site: *site, at: at.clone(), sim: sim.clone(), process: process.clone() });
+    Account::connect_with_transport(wire, settings, Arc::new(SimClock(sim.clone()))).map_err(|error| error.to_string()).unwrap()
 }
 
-/// As configured by default: how long a refund may wait to be sent.
+/// The default of the setting `pending_limit`: how long a refund may wait to be sent.
 pub(crate) const PENDING_LIMIT: Duration = Duration::from_secs(24 * 3_600);
 
-/// As configured by default: how long "not refunded" may lag behind the truth.
-pub(crate) fn settle_time(who: Who) -> Duration {
-    match who {
-        Who::Sectigo => Duration::from_secs(24 * 3_600),
-        Who::Namecom | Who::Debitsuccess => Duration::from_secs(600),
+/// The default of the setting `settle_time`: how long "not refunded" may lag behind the truth.
+pub(crate) fn settle_time(provider: ProviderKind) -> Duration {
+    match provider {
+        ProviderKind::Sectigo => Duration::from_secs(24 * 3_600),
+        ProviderKind::Namecom | ProviderKind::Debitsuccess => Duration::from_secs(600),
     }
 }

@@ -1,46 +1,45 @@
-//! How the accounts are configured from one start to the next: at which host, under which login,
-//! with which token, in which currency and under which name; and which of these places have the
-//! same books behind them.
+//! How the accounts are configured at each start (host, login, token, currency and name), and which
+//! of these sites have the same books.
 
 use http::HeaderValue;
 use http::header::AUTHORIZATION;
-use recoup::domain::ids::{AccountName, ProviderKind};
+use recoup::domain::ids::AccountName;
 use recoup::domain::money::Currency;
 use recoup::domain::place::{Destination, Place};
 use recoup::providers::{FormerPlace, Url, place_of};
 use simulators::request::{Request, Response};
 
-use crate::plan::{Harm, Op, Plan, Step, Who, WireHarm};
-use crate::rng::Dice;
+use crate::plan::{Fault, Op, PROVIDERS, Plan, ProviderKind, Step, WireFault};
+use crate::rng::SeededRng;
 use crate::world::{self, PASSWORD};
 
-/// One login at one host of a provider, with one token, in one currency.
+/// One login at one host of a provider, with one token and in one currency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Spot {
-    pub(crate) who: Who,
+pub(crate) struct Site {
+    pub(crate) provider: ProviderKind,
     /// 0 or 1.
     pub(crate) host: u8,
     /// 0 or 1.
     pub(crate) login: u8,
     /// name.com: 0 or 1.
     pub(crate) token: u8,
-    /// Debitsuccess: in NZD, and not in AUD.
+    /// Debitsuccess: NZD instead of AUD.
     pub(crate) other_currency: bool,
 }
 
-/// From this start on the accounts of one provider are so.
+/// How the accounts of one provider are configured from one start on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Setup {
+pub(crate) struct AccountSetup {
     pub(crate) from_start: u64,
-    pub(crate) spot: Spot,
-    pub(crate) named: Named,
-    /// The operator names the earlier places of the same books.
+    pub(crate) site: Site,
+    pub(crate) naming: AccountNaming,
+    /// The setting `former` names the earlier sites with the same books.
     pub(crate) former: bool,
 }
 
 /// Under which names a provider's accounts are configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Named {
+pub(crate) enum AccountNaming {
     /// The usual one.
     Usual,
     /// Another one; the usual one is gone.
@@ -51,57 +50,89 @@ pub(crate) enum Named {
     WithAnotherHost,
     /// The usual one, and another one under another login.
     WithAnotherLogin,
-    /// Another one, and the usual one is an account of another provider.
+    /// Another one; the usual one belongs to an account of another provider.
     Lent,
 }
 
-/// What is behind the places, and who knows of it.
+/// Which sites of a provider have the same books.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Behind {
-    /// By provider: both hosts have the same books, one of them is no sandbox.
-    pub(crate) one_behind_hosts: [bool; 3],
-    /// By provider: both logins are one business, under its old name and its new one.
-    pub(crate) one_behind_logins: [bool; 3],
-    /// name.com knows a key only under the login and the token that it was sent with.
-    pub(crate) keys_are_bound: bool,
+pub(crate) struct SharedBooks {
+    /// Both hosts have the same books: neither of them is a sandbox.
+    pub(crate) across_hosts: PerProvider,
+    /// Both logins belong to one business, under its old and its new name.
+    pub(crate) across_logins: PerProvider,
+    /// name.com knows a key only under the login and the token that the key was sent with.
+    pub(crate) keys_bound_to_credentials: bool,
+}
+
+/// One answer for each provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PerProvider {
+    pub(crate) sectigo: bool,
+    pub(crate) namecom: bool,
+    pub(crate) debitsuccess: bool,
 }
 
 /// One configured account.
 #[derive(Debug, Clone)]
-pub(crate) struct Configured {
-    pub(crate) spot: Spot,
+pub(crate) struct ConfiguredAccount {
+    pub(crate) site: Site,
     pub(crate) at: Destination,
-    pub(crate) former: Vec<(FormerPlace, Spot)>,
+    pub(crate) former: Vec<FormerSite>,
 }
 
-/// Behind every key that a provider tells from the same key under another login or token.
-const BOUND: char = '.';
+/// An earlier site of an account, as the configuration names it and as the plan does.
+#[derive(Debug, Clone)]
+pub(crate) struct FormerSite {
+    pub(crate) place: FormerPlace,
+    pub(crate) site: Site,
+}
 
-impl Behind {
-    /// Every place has books of its own.
-    pub(crate) const EACH_ITS_OWN: Behind =
-        Behind { one_behind_hosts: [false; 3], one_behind_logins: [false; 3], keys_are_bound: false };
+/// Follows a key that the provider tells apart from the same key under another login or token.
+const KEY_BINDING: char = '.';
 
-    /// Which books are behind a place.
-    pub(crate) fn books(&self, spot: Spot) -> u8 {
-        let host = if self.one_behind_hosts[spot.who as usize] { 0 } else { spot.host };
-        let login = if self.one_behind_logins[spot.who as usize] { 0 } else { spot.login };
+impl PerProvider {
+    pub(crate) const fn all(value: bool) -> PerProvider {
+        PerProvider { sectigo: value, namecom: value, debitsuccess: value }
+    }
+
+    fn of(self, provider: ProviderKind) -> bool {
+        match provider {
+            ProviderKind::Sectigo => self.sectigo,
+            ProviderKind::Namecom => self.namecom,
+            ProviderKind::Debitsuccess => self.debitsuccess,
+        }
+    }
+}
+
+impl SharedBooks {
+    /// Every site has books of its own.
+    pub(crate) const NONE: SharedBooks = SharedBooks {
+        across_hosts: PerProvider::all(false),
+        across_logins: PerProvider::all(false),
+        keys_bound_to_credentials: false,
+    };
+
+    /// The number of the books of a site.
+    pub(crate) fn books(&self, site: Site) -> u8 {
+        let host = if self.across_hosts.of(site.provider) { 0 } else { site.host };
+        let login = if self.across_logins.of(site.provider) { 0 } else { site.login };
         host + 2 * login
     }
 }
 
-impl Spot {
-    /// Where a provider's account is as long as nothing changes.
-    pub(crate) fn usual(who: Who) -> Spot {
-        Spot { who, host: 0, login: 0, token: 0, other_currency: false }
+impl Site {
+    /// The site of a provider's account while nothing has changed.
+    pub(crate) fn usual(provider: ProviderKind) -> Site {
+        Site { provider, host: 0, login: 0, token: 0, other_currency: false }
     }
 
     pub(crate) fn endpoint(self) -> Url {
-        format!("https://{}/", self.who.hosts()[usize::from(self.host)]).parse().unwrap()
+        format!("https://{}/", self.provider.hosts()[usize::from(self.host)]).parse().unwrap()
     }
 
     pub(crate) fn login_name(self) -> &'static str {
-        self.who.login_names()[usize::from(self.login)]
+        self.provider.login_names()[usize::from(self.login)]
     }
 
     /// The password, or the token.
@@ -110,33 +141,33 @@ impl Spot {
     }
 
     pub(crate) fn currency(self) -> Currency {
-        let code = match (self.who, self.other_currency) {
-            (Who::Debitsuccess, true) => "NZD",
-            (Who::Debitsuccess, false) => "AUD",
+        let code = match (self.provider, self.other_currency) {
+            (ProviderKind::Debitsuccess, true) => "NZD",
+            (ProviderKind::Debitsuccess, false) => "AUD",
             _ => "USD",
         };
         Currency::parse(code).unwrap()
     }
 
-    /// As the ledger keeps it.
+    /// The place in the ledger.
     pub(crate) fn place(self) -> Place {
-        place_of(self.who.provider(), &self.endpoint(), self.login_name(), self.currency())
+        place_of(self.provider, &self.endpoint(), self.login_name(), self.currency())
     }
 
-    fn is_same_place(self, other: Spot) -> bool {
-        (self.who, self.host, self.login) == (other.who, other.host, other.login)
+    fn is_same_place(self, other: Site) -> bool {
+        (self.provider, self.host, self.login) == (other.provider, other.host, other.login)
     }
 
-    /// The place that the ledger has so.
-    pub(crate) fn of(who: Who, place: &Place) -> Option<Spot> {
-        let spots = [(0, 0), (0, 1), (1, 0), (1, 1)].map(|(host, login)| Spot { host, login, ..Spot::usual(who) });
-        let all = spots.into_iter().flat_map(|spot| [spot, Spot { other_currency: true, ..spot }]);
-        all.into_iter().find(|spot| spot.place() == *place)
+    /// The site with this place in the ledger.
+    pub(crate) fn of(provider: ProviderKind, place: &Place) -> Option<Site> {
+        let sites = [(0, 0), (0, 1), (1, 0), (1, 1)].map(|(host, login)| Site { host, login, ..Site::usual(provider) });
+        let all = sites.into_iter().flat_map(|site| [site, Site { other_currency: true, ..site }]);
+        all.into_iter().find(|site| site.place() == *place)
     }
 
-    /// The request as the books behind the place read it: they have one login, and one token.
-    pub(crate) fn as_booked(self, behind: &Behind, request: &Request) -> Request {
-        let usual = Spot::usual(self.who);
+    /// The request as the books of the site read it: the books have one login and one token.
+    pub(crate) fn as_booked(self, shared_books: &SharedBooks, request: &Request) -> Request {
+        let usual = Site::usual(self.provider);
         let with_body = |body: String| {
             let Request { method, path, headers, .. } = request.clone();
             let mut booked = Request::new(method, path, headers, body.into(), request.tls);
@@ -144,24 +175,26 @@ impl Spot {
             booked
         };
         let text = || String::from_utf8_lossy(&request.body).into_owned();
-        match self.who {
+        match self.provider {
             _ if self.login == 0 && self.token == 0 => request.clone(),
-            Who::Sectigo => {
-                let name = |spot: Spot| format!("loginName={}", spot.login_name());
+            ProviderKind::Sectigo => {
+                let name = |site: Site| format!("loginName={}", site.login_name());
                 with_body(text().replace(&name(self), &name(usual)))
             }
-            Who::Debitsuccess => {
-                let name = |spot: Spot| format!(">{}<", spot.login_name());
+            ProviderKind::Debitsuccess => {
+                let name = |site: Site| format!(">{}<", site.login_name());
                 with_body(text().replace(&name(self), &name(usual)))
             }
-            Who::Namecom => {
+            ProviderKind::Namecom => {
                 let mut booked = request.clone();
                 let sent = booked.headers.get(AUTHORIZATION).map(|sent| sent.as_bytes() == self.basic().as_bytes());
                 if sent == Some(true) {
                     booked.headers.insert(AUTHORIZATION, HeaderValue::from_str(&usual.basic()).unwrap());
                 }
-                if let Some(key) = booked.headers.get_mut("x-idempotency-key").filter(|_| behind.keys_are_bound) {
-                    let bound = format!("{}{BOUND}{}{}", key.to_str().unwrap(), self.login, self.token);
+                if let Some(key) =
+                    booked.headers.get_mut("x-idempotency-key").filter(|_| shared_books.keys_bound_to_credentials)
+                {
+                    let bound = format!("{}{KEY_BINDING}{}{}", key.to_str().unwrap(), self.login, self.token);
                     *key = HeaderValue::from_str(&bound).unwrap();
                 }
                 booked
@@ -176,190 +209,207 @@ impl Spot {
     }
 }
 
-/// A key as it was sent.
-pub(crate) fn unbound(key: &str) -> &str {
-    key.split(BOUND).next().unwrap_or(key)
+/// The key as it was sent.
+pub(crate) fn unbound_key(key: &str) -> &str {
+    key.split(KEY_BINDING).next().unwrap_or(key)
 }
 
-/// The answer with the key as it was sent.
+/// The answer, echoing the key as it was sent.
 pub(crate) fn with_key_as_sent(mut answer: Response) -> Response {
     if let Some(key) = answer.headers.get_mut("x-idempotency-key") {
-        *key = HeaderValue::from_str(unbound(key.to_str().unwrap())).unwrap();
+        *key = HeaderValue::from_str(unbound_key(key.to_str().unwrap())).unwrap();
     }
     answer
 }
 
-impl From<Spot> for Setup {
-    /// From the second start on, with the earlier places named.
-    fn from(spot: Spot) -> Setup {
-        Setup { from_start: 1, spot, named: Named::Usual, former: true }
+impl From<Site> for AccountSetup {
+    /// From the second start on, with `former` naming the earlier sites.
+    fn from(site: Site) -> AccountSetup {
+        AccountSetup { from_start: 1, site, naming: AccountNaming::Usual, former: true }
     }
 }
 
-impl Setup {
-    /// As it is where nothing is changed.
-    fn usual(who: Who) -> Setup {
-        Setup { from_start: 0, spot: Spot::usual(who), named: Named::Usual, former: false }
+impl AccountSetup {
+    /// While nothing has changed.
+    fn usual(provider: ProviderKind) -> AccountSetup {
+        AccountSetup { from_start: 0, site: Site::usual(provider), naming: AccountNaming::Usual, former: false }
     }
 }
 
 /// All accounts of one start.
-pub(crate) fn accounts(plan: &Plan, start: u64, came_back: bool) -> Vec<Configured> {
-    let of = |who: Who| {
-        let mut changes = plan.setups.iter().filter(|setup| setup.spot.who == who && setup.from_start <= start);
-        changes.next_back().filter(|_| !came_back).copied().unwrap_or_else(|| Setup::usual(who))
+pub(crate) fn accounts(plan: &Plan, start: u64, accounts_restored: bool) -> Vec<ConfiguredAccount> {
+    let of = |provider: ProviderKind| {
+        let mut changes =
+            plan.setups.iter().filter(|setup| setup.site.provider == provider && setup.from_start <= start);
+        changes.next_back().filter(|_| !accounts_restored).copied().unwrap_or_else(|| AccountSetup::usual(provider))
     };
-    let mut accounts: Vec<(AccountName, Spot, bool)> = Vec::new();
-    for who in Who::ALL {
-        let Setup { spot, named, former, .. } = of(who);
-        let [usual, second] = [who.account_name(), who.second_account()];
-        match named {
-            Named::Usual => accounts.push((usual, spot, former)),
-            Named::Second => accounts.push((second, spot, former)),
-            Named::Gone => {}
-            Named::WithAnotherHost => {
-                accounts.push((usual, spot, former));
-                accounts.push((second, Spot { host: 1 - spot.host, ..spot }, former));
+    let mut accounts: Vec<(AccountName, Site, bool)> = Vec::new();
+    for provider in PROVIDERS {
+        let AccountSetup { site, naming, former, .. } = of(provider);
+        let [usual, second] = [provider.account_name(), provider.second_account()];
+        match naming {
+            AccountNaming::Usual => accounts.push((usual, site, former)),
+            AccountNaming::Second => accounts.push((second, site, former)),
+            AccountNaming::Gone => {}
+            AccountNaming::WithAnotherHost => {
+                accounts.push((usual, site, former));
+                accounts.push((second, Site { host: 1 - site.host, ..site }, former));
             }
-            Named::WithAnotherLogin => {
-                accounts.push((usual, spot, former));
-                accounts.push((second, Spot { login: 1 - spot.login, ..spot }, former));
+            AccountNaming::WithAnotherLogin => {
+                accounts.push((usual, site, former));
+                accounts.push((second, Site { login: 1 - site.login, ..site }, former));
             }
-            Named::Lent => {
-                accounts.push((second, spot, former));
-                let borrower = Who::ALL[(who as usize + 1) % 3];
-                accounts.push((usual, of(borrower).spot, false));
+            AccountNaming::Lent => {
+                accounts.push((second, site, former));
+                let borrower = PROVIDERS[(provider as usize + 1) % PROVIDERS.len()];
+                accounts.push((usual, of(borrower).site, false));
             }
         }
     }
-    let places: Vec<Spot> = accounts.iter().map(|(_, spot, _)| *spot).collect();
-    let configured = accounts.into_iter().map(|(account, spot, former)| {
-        let earlier = [(0, 0), (0, 1), (1, 0), (1, 1)].map(|(host, login)| Spot { host, login, ..spot });
-        // The same books, and no place of a present account: all else would be refused, or a lie.
+    let sites: Vec<Site> = accounts.iter().map(|(_, site, _)| *site).collect();
+    let configured = accounts.into_iter().map(|(account, site, former)| {
+        let earlier = [(0, 0), (0, 1), (1, 0), (1, 1)].map(|(host, login)| Site { host, login, ..site });
+        // Only sites with the same books that are no site of a present account: the gateway would
+        // refuse anything else, or it would not be true.
         let earlier = earlier.into_iter().filter(|one| {
-            let is_taken = places.iter().any(|place| place.is_same_place(*one));
-            former && !is_taken && plan.behind.books(*one) == plan.behind.books(spot)
+            let is_taken = sites.iter().any(|taken| taken.is_same_place(*one));
+            former && !is_taken && plan.shared_books.books(*one) == plan.shared_books.books(site)
         });
-        let former = |one: Spot| {
-            let login = (one.login != spot.login).then(|| one.login_name().to_owned());
-            (FormerPlace { endpoint: (one.host != spot.host).then(|| one.endpoint()), login }, one)
+        let former = |one: Site| {
+            let login = (one.login != site.login).then(|| one.login_name().to_owned());
+            FormerSite {
+                place: FormerPlace { endpoint: (one.host != site.host).then(|| one.endpoint()), login },
+                site: one,
+            }
         };
-        Configured { spot, at: Destination { account, place: spot.place() }, former: earlier.map(former).collect() }
+        ConfiguredAccount {
+            site,
+            at: Destination { account, place: site.place() },
+            former: earlier.map(former).collect(),
+        }
     });
     configured.collect()
 }
 
-/// Has the configuration change from start to start; some people know of it, and some do not.
-pub(crate) fn change(dice: &mut Dice, plan: &mut Plan) {
-    let three = |dice: &mut Dice| [dice.percent(50), dice.percent(50), dice.percent(50)];
-    plan.behind =
-        Behind { one_behind_hosts: three(dice), one_behind_logins: three(dice), keys_are_bound: dice.percent(50) };
-    plan.at_second_account = if dice.percent(40) { dice.next() as u8 } else { 0 };
-    plan.comes_back = dice.percent(35);
-    for from_start in 0..dice.between(2, 7) {
-        if dice.percent(if from_start == 0 { 30 } else { 75 }) {
-            for who in Who::ALL {
-                if dice.percent(60) {
-                    plan.setups.push(setup(dice, from_start, who));
+/// Changes the configuration from start to start; the operator says so in some runs only.
+pub(crate) fn change(rng: &mut SeededRng, plan: &mut Plan) {
+    let per_provider = |rng: &mut SeededRng| PerProvider {
+        sectigo: rng.percent(50),
+        namecom: rng.percent(50),
+        debitsuccess: rng.percent(50),
+    };
+    plan.shared_books = SharedBooks {
+        across_hosts: per_provider(rng),
+        across_logins: per_provider(rng),
+        keys_bound_to_credentials: rng.percent(50),
+    };
+    plan.at_second_account = if rng.percent(40) { rng.next() as u8 } else { 0 };
+    plan.restores_accounts = rng.percent(35);
+    for from_start in 0..rng.between(2, 7) {
+        if rng.percent(if from_start == 0 { 30 } else { 75 }) {
+            for provider in PROVIDERS {
+                if rng.percent(60) {
+                    plan.setups.push(setup(rng, from_start, provider));
                 }
             }
         }
     }
-    // What is open when the next start comes: else there is nothing that a change could do harm to.
+    // Leaves refunds open at the next start: otherwise no change could do any harm.
     for target in 0..plan.targets.len() as u8 {
-        let timeout = dice.percent(50);
-        let harm = dice.weighted(&[
+        let timeout = rng.percent(50);
+        let fault = rng.weighted(&[
             (3, None),
-            (2, Some(Harm::NotSent)),
-            (2, Some(Harm::LostBefore { timeout })),
-            (3, Some(Harm::LostAfter { timeout })),
-            (1, Some(Harm::Late { after_s: 400 })),
+            (2, Some(Fault::NotSent)),
+            (2, Some(Fault::LostBefore { timeout })),
+            (3, Some(Fault::LostAfter { timeout })),
+            (1, Some(Fault::LateCommit { after_s: 400 })),
         ]);
-        plan.harms.extend(harm.map(|harm| WireHarm { target, moving: true, nth: 0, harm }));
+        plan.wire_faults.extend(fault.map(|fault| WireFault { target, moves_money: true, nth: 0, fault }));
     }
     let refunds = 1 + plan.steps.iter().filter_map(|step| step.op.refund()).max().unwrap_or(0);
-    for _ in 0..dice.between(1, 4) {
-        let down_s = dice.weighted(&[(60, 1), (30, 700), (10, 90_000)]);
-        let op = match dice.percent(50) {
-            true => Op::Restart { drain_s: dice.between(0, 30), down_s },
+    for _ in 0..rng.between(1, 4) {
+        let down_s = rng.weighted(&[(60, 1), (30, 700), (10, 90_000)]);
+        let op = match rng.percent(50) {
+            true => Op::Restart { drain_s: rng.between(0, 30), down_s },
             false => Op::Crash { down_s },
         };
-        insert(dice, plan, op);
+        insert(rng, plan, op);
     }
-    for _ in 0..dice.between(0, 8) {
-        let refund = dice.place(usize::from(refunds)) as u8;
-        let op = match dice.between(0, 9) {
-            0..=4 => Op::Reassign { refund, second: dice.percent(50), stale_etag: dice.percent(15) },
-            5..=6 => Op::Resolve { refund, send_again: dice.percent(30), take_over: dice.percent(80) },
-            7 => Op::Cancel { refund, old_etag: dice.percent(50), leaves_ms: None },
-            8 => Op::Reconcile { refund, leaves_ms: None },
-            _ => Op::Leap { minutes: dice.weighted(&[(50, 11), (50, 1_500)]) },
+    for _ in 0..rng.between(0, 8) {
+        let refund = rng.index(usize::from(refunds)) as u8;
+        let op = match rng.between(0, 9) {
+            0..=4 => Op::Reassign { refund, second: rng.percent(50), stale_etag: rng.percent(15) },
+            5..=6 => Op::Resolve { refund, send_again: rng.percent(30), take_over: rng.percent(80) },
+            7 => Op::Cancel { refund, old_etag: rng.percent(50), gives_up_after_ms: None },
+            8 => Op::Reconcile { refund, gives_up_after_ms: None },
+            _ => Op::AdvanceClock { minutes: rng.weighted(&[(50, 11), (50, 1_500)]) },
         };
-        insert(dice, plan, op);
+        insert(rng, plan, op);
     }
 }
 
-fn insert(dice: &mut Dice, plan: &mut Plan, op: Op) {
-    // Rather late than early.
+fn insert(rng: &mut SeededRng, plan: &mut Plan, op: Op) {
+    // Late steps are likelier than early ones.
     let last = plan.steps.len() as u64;
-    let place = dice.between(0, last).max(dice.between(0, last)) as usize;
-    let after_ms = dice.weighted(&[(50, 100), (30, 5_000), (20, 60_000)]);
+    let place = rng.between(0, last).max(rng.between(0, last)) as usize;
+    let after_ms = rng.weighted(&[(50, 100), (30, 5_000), (20, 60_000)]);
     plan.steps.insert(place, Step { after_ms, op });
 }
 
-fn setup(dice: &mut Dice, from_start: u64, who: Who) -> Setup {
-    let is_other = |dice: &mut Dice| u8::from(dice.percent(40));
-    let spot = Spot {
-        who,
-        host: is_other(dice),
-        login: is_other(dice),
-        token: if who == Who::Namecom { is_other(dice) } else { 0 },
-        other_currency: who == Who::Debitsuccess && dice.percent(15),
+fn setup(rng: &mut SeededRng, from_start: u64, provider: ProviderKind) -> AccountSetup {
+    let is_other = |rng: &mut SeededRng| u8::from(rng.percent(40));
+    let site = Site {
+        provider,
+        host: is_other(rng),
+        login: is_other(rng),
+        token: if provider == ProviderKind::Namecom { is_other(rng) } else { 0 },
+        other_currency: provider == ProviderKind::Debitsuccess && rng.percent(15),
     };
-    let named = dice.weighted(&[
-        (50, Named::Usual),
-        (14, Named::Second),
-        (12, Named::Gone),
-        (8, Named::WithAnotherHost),
-        (8, Named::WithAnotherLogin),
-        (8, Named::Lent),
+    let naming = rng.weighted(&[
+        (50, AccountNaming::Usual),
+        (14, AccountNaming::Second),
+        (12, AccountNaming::Gone),
+        (8, AccountNaming::WithAnotherHost),
+        (8, AccountNaming::WithAnotherLogin),
+        (8, AccountNaming::Lent),
     ]);
-    Setup { from_start, spot, named, former: dice.percent(65) }
+    AccountSetup { from_start, site, naming, former: rng.percent(65) }
 }
 
-impl Who {
-    /// Where the provider is: at the usual host, and at another one.
-    pub(crate) fn hosts(self) -> [&'static str; 2] {
-        match self {
-            Who::Sectigo => ["secure.sectigo.example", "other.sectigo.example"],
-            Who::Namecom => ["api.name.example", "api.other-name.example"],
-            Who::Debitsuccess => ["ws.debitsuccess.example", "ws.other-debitsuccess.example"],
-        }
-    }
-
+/// What the simulation knows about a provider besides its kind.
+pub(crate) trait SimulatedProvider {
+    /// The usual host, and another one.
+    fn hosts(self) -> [&'static str; 2];
     /// The usual login, and another one.
-    pub(crate) fn login_names(self) -> [&'static str; 2] {
+    fn login_names(self) -> [&'static str; 2];
+    /// The usual name of its account.
+    fn account_name(self) -> AccountName;
+    /// The name of its second account.
+    fn second_account(self) -> AccountName;
+}
+
+impl SimulatedProvider for ProviderKind {
+    fn hosts(self) -> [&'static str; 2] {
         match self {
-            Who::Sectigo => [world::SECTIGO_LOGIN, "renamed"],
-            Who::Namecom => [world::NAMECOM_LOGIN, "renamed"],
-            Who::Debitsuccess => [world::DEBITSUCCESS_LOGIN, "renamed"],
+            ProviderKind::Sectigo => ["secure.sectigo.example", "other.sectigo.example"],
+            ProviderKind::Namecom => ["api.name.example", "api.other-name.example"],
+            ProviderKind::Debitsuccess => ["ws.debitsuccess.example", "ws.other-debitsuccess.example"],
         }
     }
 
-    pub(crate) fn provider(self) -> ProviderKind {
+    fn login_names(self) -> [&'static str; 2] {
         match self {
-            Who::Sectigo => ProviderKind::Sectigo,
-            Who::Namecom => ProviderKind::Namecom,
-            Who::Debitsuccess => ProviderKind::Debitsuccess,
+            ProviderKind::Sectigo => [world::SECTIGO_LOGIN, "renamed"],
+            ProviderKind::Namecom => [world::NAMECOM_LOGIN, "renamed"],
+            ProviderKind::Debitsuccess => [world::DEBITSUCCESS_LOGIN, "renamed"],
         }
     }
 
-    pub(crate) fn account_name(self) -> AccountName {
-        AccountName::parse(self.account()).unwrap()
+    fn account_name(self) -> AccountName {
+        AccountName::parse(self.as_str()).unwrap()
     }
 
-    /// What its account is called where it is not called as usual.
-    pub(crate) fn second_account(self) -> AccountName {
-        AccountName::parse(&format!("{}-2", self.account())).unwrap()
+    fn second_account(self) -> AccountName {
+        AccountName::parse(&format!("{}-2", self.as_str())).unwrap()
     }
 }

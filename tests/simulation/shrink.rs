@@ -1,34 +1,33 @@
-//! Makes a failing plan shorter, as long as it fails in the same way.
+//! Makes a failing plan shorter, while it fails in the same way.
 
 use crate::plan::Plan;
 use crate::run::run;
 
-/// Runs that shrinking may take.
 const MAX_RUNS: usize = 3_000;
 
-/// The line of the oracle that a plan breaks first; none where it breaks none.
-pub(crate) fn broken_line(plan: &Plan) -> Option<String> {
+/// The first promise that a run of the plan breaks.
+pub(crate) fn broken_promise(plan: &Plan) -> Option<String> {
     let report = run(plan);
     report.violations.first().map(|violation| violation.split(':').next().unwrap_or_default().to_owned())
 }
 
-/// A plan from which nothing can be left out.
-pub(crate) fn shrink(plan: &Plan, line: &str) -> Plan {
+/// A plan that breaks the same promise and from which no part can be removed.
+pub(crate) fn shrink(plan: &Plan, promise: &str) -> Plan {
     let mut best = plan.clone();
     let mut runs = 0;
     loop {
         let before = best.clone();
         let mut keep = |candidate: Plan, best: &mut Plan| {
             runs += 1;
-            if runs < MAX_RUNS && broken_line(&candidate).as_deref() == Some(line) {
+            if runs < MAX_RUNS && broken_promise(&candidate).as_deref() == Some(promise) {
                 *best = candidate;
                 return true;
             }
             false
         };
         without_parts(&mut best, |plan| &mut plan.steps, &mut keep);
-        without_parts(&mut best, |plan| &mut plan.harms, &mut keep);
-        without_parts(&mut best, |plan| &mut plan.disk, &mut keep);
+        without_parts(&mut best, |plan| &mut plan.wire_faults, &mut keep);
+        without_parts(&mut best, |plan| &mut plan.disk_faults, &mut keep);
         without_parts(&mut best, |plan| &mut plan.setups, &mut keep);
         for place in 0..best.steps.len() {
             for after_ms in [0, best.steps[place].after_ms / 10] {
@@ -45,7 +44,7 @@ pub(crate) fn shrink(plan: &Plan, line: &str) -> Plan {
     }
 }
 
-/// Leaves out halves, quarters, ... and single parts.
+/// Tries to remove halves, quarters, ... and single parts.
 fn without_parts<T: Clone>(
     best: &mut Plan,
     parts: fn(&mut Plan) -> &mut Vec<T>,

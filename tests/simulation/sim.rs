@@ -1,5 +1,4 @@
-//! What one run shares: time, the world, the trace, what has been seen to be wrong, and how a
-//! process ends.
+//! The state of one run: time, the world, the trace, the violations, and the process that runs.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,7 +14,7 @@ use tokio::time::Instant;
 use crate::history::History;
 use crate::places::Start;
 use crate::plan::Plan;
-use crate::rng::Dice;
+use crate::rng::SeededRng;
 use crate::world::World;
 
 /// One run.
@@ -27,33 +26,33 @@ pub(crate) struct Sim {
     trace: Mutex<String>,
     violations: Mutex<Vec<String>>,
     figures: Mutex<Figures>,
-    /// The ledger of the process that lives now.
+    /// The ledger of the process that runs now.
     ledger: Mutex<Option<Arc<SqliteLedger>>>,
-    /// Whether the next sync comes through.
+    /// Whether the next sync succeeds.
     pub(crate) syncs: Arc<AtomicBool>,
     writes: AtomicU32,
     busy: AtomicU32,
-    /// No more harm is done.
-    healed: AtomicBool,
+    /// No more faults happen.
+    faults_off: AtomicBool,
     /// The accounts are configured as usual again.
-    came_back: AtomicBool,
+    accounts_restored: AtomicBool,
     pub(crate) starts: Mutex<Vec<Start>>,
 }
 
-/// One process: from its start to its crash.
+/// One process, from its start to its end.
 #[derive(Default)]
-pub(crate) struct Life {
-    dead: AtomicBool,
-    died: Notify,
-    /// How long until the next one starts.
+pub(crate) struct Process {
+    ended: AtomicBool,
+    end_notify: Notify,
+    /// The time until the next one starts.
     down_s: Mutex<u64>,
 }
 
-/// What is counted.
+/// The counts of one run, or of many.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Figures {
     pub(crate) operations: BTreeMap<&'static str, u64>,
-    pub(crate) harms: BTreeMap<&'static str, u64>,
+    pub(crate) faults: BTreeMap<&'static str, u64>,
     pub(crate) crashes: u64,
     pub(crate) starts: u64,
     pub(crate) refunds: u64,
@@ -61,12 +60,13 @@ pub(crate) struct Figures {
     pub(crate) effects: u64,
     pub(crate) doubts: u64,
     pub(crate) reviews: u64,
-    /// Starts with another configuration than the one before.
+    /// Starts with another configuration than the start before.
     pub(crate) changes: u64,
-    /// Refunds that waited for their account, refunds that went on elsewhere, and what was paid
-    /// after a no.
+    /// Refunds that waited for their account.
     pub(crate) waits: u64,
+    /// Refunds that were reassigned.
     pub(crate) moves: u64,
+    /// Refunds that were paid after the provider had rejected them.
     pub(crate) corrections: u64,
     pub(crate) commits: u64,
     /// How long each doubt lasted, in seconds of the gateway's clock.
@@ -75,21 +75,33 @@ pub(crate) struct Figures {
 }
 
 struct Time {
-    /// What the world's clocks show at `began`.
+    /// The world's time at `began`.
     base: i64,
     began: Option<Instant>,
     /// How far the gateway's clock is ahead.
     skew: i64,
-    /// How far it has been set forward in all.
-    forward: i64,
-    /// When it was set last, and how far.
-    last_set: (i64, i64),
+    /// How far the gateway's clock has been set forward in all.
+    set_forward: i64,
+    last_change: ClockChange,
+}
+
+/// When the gateway's clock was set, and how far.
+struct ClockChange {
+    at: i64,
+    by: i64,
+}
+
+/// A number of microseconds that is known to lie between two bounds, both included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MicrosRange {
+    pub(crate) min: i64,
+    pub(crate) max: i64,
 }
 
 /// The gateway's clock.
 pub(crate) struct SimClock(pub(crate) Arc<Sim>);
 
-/// Something is under way that a leap of all clocks must not fall into.
+/// While it exists, something is in progress during which the clocks must not be advanced.
 pub(crate) struct Busy<'a>(&'a Sim);
 
 /// When every run begins.
@@ -102,7 +114,13 @@ impl Sim {
             plan,
             world: Mutex::new(world),
             history: Mutex::default(),
-            time: Mutex::new(Time { base: BEGIN, began: None, skew: 0, forward: 0, last_set: (0, 0) }),
+            time: Mutex::new(Time {
+                base: BEGIN,
+                began: None,
+                skew: 0,
+                set_forward: 0,
+                last_change: ClockChange { at: 0, by: 0 },
+            }),
             trace: Mutex::default(),
             violations: Mutex::default(),
             figures: Mutex::default(),
@@ -110,8 +128,8 @@ impl Sim {
             syncs: Arc::new(AtomicBool::new(true)),
             writes: AtomicU32::new(0),
             busy: AtomicU32::new(0),
-            healed: AtomicBool::new(false),
-            came_back: AtomicBool::new(false),
+            faults_off: AtomicBool::new(false),
+            accounts_restored: AtomicBool::new(false),
             starts: Mutex::default(),
         }
     }
@@ -123,64 +141,64 @@ impl Sim {
         lock(&self.time).now()
     }
 
-    /// What the gateway's clock shows.
+    /// The time on the gateway's clock.
     pub(crate) fn gateway_now(&self) -> Timestamp {
         let time = lock(&self.time);
         Timestamp::from_micros(time.now() + time.skew)
     }
 
     /// A process starts, with a runtime of its own.
-    pub(crate) fn begin_life(&self) {
+    pub(crate) fn begin_process(&self) {
         lock(&self.time).began = Some(Instant::now());
     }
 
     /// Its runtime is about to end.
-    pub(crate) fn end_life(&self) {
+    pub(crate) fn end_process(&self) {
         let mut time = lock(&self.time);
         time.base = time.now();
         time.began = None;
     }
 
-    /// All clocks go on at once.
-    pub(crate) fn leap(&self, by: Duration) {
+    /// Moves all clocks forward together.
+    pub(crate) fn advance(&self, by: Duration) {
         lock(&self.time).base += micros(by);
     }
 
-    /// The gateway's clock alone.
-    pub(crate) fn skew(&self, seconds: i64) {
+    /// Changes the gateway's clock only.
+    pub(crate) fn skew_clock(&self, seconds: i64) {
         let mut time = lock(&self.time);
         let by = seconds * 1_000_000;
         time.skew += by;
-        time.forward += by.max(0);
-        time.last_set = (time.now(), by);
+        time.set_forward += by.max(0);
+        time.last_change = ClockChange { at: time.now(), by };
     }
 
-    /// How far the gateway's clock is ahead, at least and at most.
+    /// How far the gateway's clock is ahead.
     ///
-    /// What was set back and forth again between two looks at it, the gateway has not seen.
-    pub(crate) fn ahead(&self) -> [i64; 2] {
+    /// A range, since the gateway may not have read its clock since the last change.
+    pub(crate) fn ahead(&self) -> MicrosRange {
         let time = lock(&self.time);
         let before = time.skew - time.set_just_now();
-        [before.min(time.skew), before.max(time.skew)]
+        MicrosRange { min: before.min(time.skew), max: before.max(time.skew) }
     }
 
-    /// How far the gateway's clock has been set forward in all, at least and at most.
+    /// How far the gateway's clock has been set forward in all.
     ///
-    /// The gateway follows it forward and never back, so this and the world's time are the most
-    /// that it can have seen pass.
-    pub(crate) fn forward(&self) -> [i64; 2] {
+    /// The gateway follows its clock forward and never back. So this plus the world's time is the
+    /// most that the gateway can have seen pass.
+    pub(crate) fn set_forward(&self) -> MicrosRange {
         let time = lock(&self.time);
-        [time.forward - time.set_just_now().max(0), time.forward]
+        MicrosRange { min: time.set_forward - time.set_just_now().max(0), max: time.set_forward }
     }
 
     // Chance.
 
-    /// The stream of this run for something that has a name of its own.
-    pub(crate) fn dice(&self, purpose: &[u64]) -> Dice {
-        Dice::new(self.plan.seed, purpose)
+    /// The random numbers of this run for one purpose.
+    pub(crate) fn rng(&self, purpose: &[u64]) -> SeededRng {
+        SeededRng::new(self.plan.seed, purpose)
     }
 
-    // What was seen.
+    // Trace, violations and counts.
 
     pub(crate) fn trace(&self, line: std::fmt::Arguments<'_>) {
         let at = self.now() - BEGIN;
@@ -192,9 +210,10 @@ impl Sim {
         std::mem::take(&mut lock(&self.trace))
     }
 
-    pub(crate) fn wrong(&self, line: &str, what: std::fmt::Arguments<'_>) {
-        self.trace(format_args!("VIOLATION {line}: {what}"));
-        lock(&self.violations).push(format!("{line}: {what}"));
+    /// Records that a promise is broken.
+    pub(crate) fn violation(&self, promise: &str, what: std::fmt::Arguments<'_>) {
+        self.trace(format_args!("VIOLATION {promise}: {what}"));
+        lock(&self.violations).push(format!("{promise}: {what}"));
     }
 
     pub(crate) fn take_violations(&self) -> Vec<String> {
@@ -206,7 +225,7 @@ impl Sim {
     }
 
     /// How many processes have ended.
-    pub(crate) fn ended(&self) -> u64 {
+    pub(crate) fn ended_processes(&self) -> u64 {
         lock(&self.figures).starts
     }
 
@@ -214,7 +233,7 @@ impl Sim {
         std::mem::take(&mut lock(&self.figures))
     }
 
-    // The process that lives.
+    // The process that runs.
 
     pub(crate) fn set_ledger(&self, ledger: Option<Arc<SqliteLedger>>) {
         *lock(&self.ledger) = ledger;
@@ -241,47 +260,47 @@ impl Sim {
         self.busy.load(Ordering::Relaxed) > 0
     }
 
-    pub(crate) fn heal(&self) {
-        self.healed.store(true, Ordering::Relaxed);
+    pub(crate) fn turn_faults_off(&self) {
+        self.faults_off.store(true, Ordering::Relaxed);
     }
 
-    pub(crate) fn is_healed(&self) -> bool {
-        self.healed.load(Ordering::Relaxed)
+    pub(crate) fn are_faults_off(&self) -> bool {
+        self.faults_off.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn come_back(&self) {
-        self.came_back.store(true, Ordering::Relaxed);
+    pub(crate) fn restore_accounts(&self) {
+        self.accounts_restored.store(true, Ordering::Relaxed);
     }
 
-    pub(crate) fn came_back(&self) -> bool {
-        self.came_back.load(Ordering::Relaxed)
+    pub(crate) fn accounts_restored(&self) -> bool {
+        self.accounts_restored.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn crash(&self, life: &Life, why: &str, down_s: u64) {
-        if !life.dead.swap(true, Ordering::Relaxed) {
+    pub(crate) fn crash(&self, process: &Process, why: &str, down_s: u64) {
+        if !process.ended.swap(true, Ordering::Relaxed) {
             self.trace(format_args!("CRASH {why}"));
             self.count(|figures| figures.crashes += 1);
-            *lock(&life.down_s) = down_s;
-            life.died.notify_one();
+            *lock(&process.down_s) = down_s;
+            process.end_notify.notify_one();
         }
     }
 }
 
-impl Life {
-    /// Nobody comes back from here once the process has ended.
-    pub(crate) async fn breathe(&self) {
-        if self.dead.load(Ordering::Relaxed) {
+impl Process {
+    /// Never returns once the process has ended.
+    pub(crate) async fn stop_if_ended(&self) {
+        if self.ended.load(Ordering::Relaxed) {
             std::future::pending::<()>().await;
         }
     }
 
-    pub(crate) fn is_over(&self) -> bool {
-        self.dead.load(Ordering::Relaxed)
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
     }
 
-    pub(crate) async fn over(&self) {
-        while !self.is_over() {
-            self.died.notified().await;
+    pub(crate) async fn wait_for_end(&self) {
+        while !self.has_ended() {
+            self.end_notify.notified().await;
         }
     }
 
@@ -295,10 +314,10 @@ impl Time {
         self.base + self.began.map_or(0, |began| micros(Instant::now() - began))
     }
 
-    /// How far the gateway's clock has been set at this very moment, which may have been seen or
-    /// not.
+    /// How far the gateway's clock has been set at exactly this time. The gateway may have read it
+    /// before or after that.
     fn set_just_now(&self) -> i64 {
-        let (at, by) = self.last_set;
+        let ClockChange { at, by } = self.last_change;
         if at == self.now() { by } else { 0 }
     }
 }
@@ -320,8 +339,8 @@ impl Figures {
         for (name, count) in other.operations {
             *self.operations.entry(name).or_default() += count;
         }
-        for (name, count) in other.harms {
-            *self.harms.entry(name).or_default() += count;
+        for (name, count) in other.faults {
+            *self.faults.entry(name).or_default() += count;
         }
         for (name, count) in other.ends {
             *self.ends.entry(name).or_default() += count;

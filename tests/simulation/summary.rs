@@ -1,4 +1,4 @@
-//! What many runs came to, in words.
+//! The figures of many runs, as text.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use crate::sim::Figures;
 
-/// The figures of `seeds` runs.
 pub(crate) fn of(figures: &Figures, seeds: u64, broken: &[(u64, Vec<String>)], took: Duration) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: String| {
@@ -14,13 +13,13 @@ pub(crate) fn of(figures: &Figures, seeds: u64, broken: &[(u64, Vec<String>)], t
     };
     line("seeds", format!("{seeds} in {:.1} s", took.as_secs_f64()));
     line("operations", format!("{}: {}", figures.operations.values().sum::<u64>(), each(&figures.operations)));
-    line("faults by class", format!("{}: {}", figures.harms.values().sum::<u64>(), each(&figures.harms)));
+    line("faults by class", format!("{}: {}", figures.faults.values().sum::<u64>(), each(&figures.faults)));
     line("crashes, starts, commits", format!("{}, {}, {}", figures.crashes, figures.starts, figures.commits));
     line("refunds, attempts, effects", format!("{}, {}, {}", figures.refunds, figures.attempts, figures.effects));
     line(
         "configurations",
         format!(
-            "{} changed; {} refunds waited for their account, {} went on elsewhere; {} paid after a no",
+            "{} changed; {} refunds waited for their account, {} reassigned; {} paid after a rejection",
             figures.changes, figures.waits, figures.moves, figures.corrections
         ),
     );
@@ -46,10 +45,9 @@ fn each(counts: &BTreeMap<&'static str, u64>) -> String {
     counts.iter().map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
 }
 
-/// How long doubts lasted.
 fn lasted(seconds: &[u64]) -> String {
     let mut sorted = seconds.to_vec();
     sorted.sort_unstable();
     let at = |percent: usize| sorted.get(sorted.len() * percent / 100).or(sorted.last()).copied().unwrap_or(0);
-    format!("half of them settled within {} s, 90 % within {} s, 99 % within {} s", at(50), at(90), at(99))
+    format!("half of them ended within {} s, 90 % within {} s, 99 % within {} s", at(50), at(90), at(99))
 }

@@ -1,7 +1,7 @@
-//! The providers' side: their states, their books, what is on its way to them, and their bad days.
+//! The providers' side: their states, their books, the requests in flight, and their outages.
 //!
-//! The providers themselves are the simulators' pure functions, bytes in and bytes out. What they
-//! really did stands in the books.
+//! The providers themselves are the simulators' pure functions, bytes in and bytes out. The books
+//! hold what really happened.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,32 +11,32 @@ use simulators::request::{Effect, Handled, Request, RequestInfo, Response};
 use simulators::{providers::debitsuccess, providers::namecom, providers::sectigo};
 use time::OffsetDateTime;
 
-use crate::plan::{AccountKind, Harm, ItemFate, OrderKind, Outage, Plan, TargetPlan, Who};
-use crate::setups::{self, Behind, Spot};
-use crate::sim::Sim;
+use crate::plan::{AccountKind, Fault, ItemFate, OrderKind, Outage, PROVIDERS, Plan, ProviderKind, TargetPlan};
+use crate::setups::{self, SharedBooks, Site};
+use crate::sim::{MicrosRange, Sim};
 
 /// All three providers, once for each set of books.
 pub(crate) struct World {
-    /// By their number: see [`Behind::books`].
+    /// By the number of the books: see [`SharedBooks::books`].
     states: Vec<States>,
-    behind: Behind,
+    shared_books: SharedBooks,
     settings: Settings,
     /// What really happened, in order.
-    pub(crate) books: Vec<Entry>,
-    /// Every call that left the gateway, or tried to, in order.
-    pub(crate) wire: Vec<Sent>,
-    /// By the moment of arrival.
-    parcels: BTreeMap<(i64, usize), Request>,
+    pub(crate) books: Vec<BookEntry>,
+    /// Every request that left the gateway, or tried to, in order.
+    pub(crate) wire: Vec<SentRequest>,
+    in_flight: BTreeMap<Arrival, Request>,
     answers: BTreeMap<usize, Response>,
-    outages: Vec<(Who, Outage, i64)>,
-    /// The states before each effect, where a plan asks for the past.
-    past: Option<Vec<(i64, usize, States)>>,
-    /// Calls so far about one target.
-    calls: BTreeMap<(u8, bool), u32>,
-    credentials_refused: [bool; 3],
-    /// Items of which somebody else has asked for a refund that is not decided.
+    outages: Vec<OngoingOutage>,
+    /// The states before each effect, where a plan has reads of stale state.
+    past: Option<Vec<PastStates>>,
+    /// Requests so far, by target and kind.
+    requests: BTreeMap<RequestKey, u32>,
+    credentials_refused: BTreeSet<ProviderKind>,
+    /// Items that another client has requested a refund of, while it is undecided.
     begun_by_others: BTreeSet<i32>,
-    /// The numbers of what somebody else has asked Debitsuccess for, in the first books.
+    /// The numbers of the refunds that another client has requested of Debitsuccess, in the first
+    /// books.
     debits_of_others: BTreeSet<i32>,
 }
 
@@ -53,46 +53,74 @@ struct Settings {
     debitsuccess: debitsuccess::Settings,
 }
 
+/// When a request in flight arrives. Requests arrive in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Arrival {
+    at: i64,
+    /// Its index in [`World::wire`].
+    sent: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct OngoingOutage {
+    provider: ProviderKind,
+    kind: Outage,
+    until: i64,
+}
+
+/// The states of some books until the effect at `at`.
+struct PastStates {
+    at: i64,
+    books: u8,
+    states: States,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct RequestKey {
+    target: u8,
+    moves_money: bool,
+}
+
 /// One line of the books.
 #[derive(Debug, Clone)]
-pub(crate) struct Entry {
+pub(crate) struct BookEntry {
     pub(crate) at: i64,
-    pub(crate) who: Who,
-    /// Which of the provider's books.
+    pub(crate) provider: ProviderKind,
+    /// The number of the provider's books.
     pub(crate) books: u8,
     pub(crate) effect: Effect,
-    /// The call that caused it.
+    /// The request that caused it.
     pub(crate) sent: Option<usize>,
-    /// Somebody else's doing.
+    /// Another client caused it.
     pub(crate) foreign: bool,
     /// Paid after it had been rejected.
     pub(crate) corrects: bool,
 }
 
-/// One call of the gateway.
+/// One request of the gateway.
 #[derive(Debug, Clone)]
-pub(crate) struct Sent {
+pub(crate) struct SentRequest {
     pub(crate) at: i64,
-    /// How far the gateway's clock had been set forward by then in all, at least and at most.
-    pub(crate) forward: [i64; 2],
-    /// How far it was ahead, likewise.
-    pub(crate) ahead: [i64; 2],
-    pub(crate) who: Who,
+    /// How far the gateway's clock had been set forward by then, in all.
+    pub(crate) set_forward: MicrosRange,
+    /// How far the gateway's clock was ahead.
+    pub(crate) ahead: MicrosRange,
+    pub(crate) provider: ProviderKind,
     /// Where it went.
-    pub(crate) spot: Spot,
+    pub(crate) site: Site,
     pub(crate) operation: String,
-    pub(crate) moving: bool,
+    pub(crate) moves_money: bool,
     pub(crate) target: Option<u8>,
-    /// Whose attempt it is, where it moves money.
+    /// The refund whose attempt it is, where it moves money.
     pub(crate) refund: Option<String>,
     pub(crate) attempt: u32,
-    /// The gateway was told that no byte left, or that nothing was processed.
+    /// The gateway knows that no byte left, or that nothing was processed.
     pub(crate) not_processed: bool,
-    /// When an answer was read, by the order of answers; 0 where none was.
+    /// The answer's number in the order in which answers were read; 0 where none was read.
     pub(crate) answered: u64,
-    /// A lookup at Debitsuccess: there is no such record.
+    /// A lookup at Debitsuccess that found no record.
     pub(crate) shows_nothing: bool,
-    /// All that makes a second send the same.
+    /// Everything that a second send must repeat.
     pub(crate) bytes: Vec<u8>,
 }
 
@@ -104,59 +132,59 @@ pub(crate) const DEBITSUCCESS_PATH: &str = "/DSWebService/DSServices.svc";
 
 impl World {
     pub(crate) fn new(plan: &Plan, now: i64) -> World {
-        let habits = &plan.habits;
+        let behaviour = &plan.behaviour;
         let dedup = |on: bool| match on {
             true => simulators::request::Deduplication::On,
             false => simulators::request::Deduplication::Off,
         };
         let settings = Settings {
             sectigo: sectigo::Settings {
-                deduplication: dedup(habits.sectigo_deduplicates),
-                calls_per_minute: habits.sectigo_calls_per_minute,
-                status_lag_seconds: habits.sectigo_status_lag_s,
+                deduplication: dedup(behaviour.sectigo_deduplicates),
+                calls_per_minute: behaviour.sectigo_calls_per_minute,
+                status_lag_seconds: behaviour.sectigo_status_lag_s,
                 ..sectigo::Settings::default()
             },
             namecom: namecom::Settings {
-                deduplication: dedup(habits.namecom_deduplicates),
-                requests_per_second: habits.namecom_requests_per_second,
-                cached_answers: match habits.namecom_remembers_refusals {
+                deduplication: dedup(behaviour.namecom_deduplicates),
+                requests_per_second: behaviour.namecom_requests_per_second,
+                cached_answers: match behaviour.namecom_remembers_refusals {
                     true => namecom::CachedAnswers::All,
                     false => namecom::CachedAnswers::Success,
                 },
                 ..namecom::Settings::default()
             },
             debitsuccess: debitsuccess::Settings {
-                awaiting_review_after_seconds: habits.debitsuccess_completes_after_s.map(|after| after / 3),
-                approved_after_seconds: habits.debitsuccess_completes_after_s.map(|after| after / 2),
-                completed_after_seconds: habits.debitsuccess_completes_after_s,
+                awaiting_review_after_seconds: behaviour.debitsuccess_completes_after_s.map(|after| after / 3),
+                approved_after_seconds: behaviour.debitsuccess_completes_after_s.map(|after| after / 2),
+                completed_after_seconds: behaviour.debitsuccess_completes_after_s,
                 ..debitsuccess::Settings::default()
             },
         };
-        let asks_for_the_past = plan.harms.iter().any(|harm| matches!(harm.harm, Harm::Stale { .. }));
+        let asks_for_the_past = plan.wire_faults.iter().any(|planned| matches!(planned.fault, Fault::Stale { .. }));
         let empty = States {
             sectigo: sectigo::State::default(),
             namecom: namecom::State::default(),
             debitsuccess: debitsuccess::State::default(),
         };
         let mut world = World {
-            // Two hosts and two logins, where the configuration ever changes.
+            // Two hosts and two logins, where the configuration changes at all.
             states: vec![empty; if plan.setups.is_empty() { 1 } else { 4 }],
-            behind: plan.behind,
+            shared_books: plan.shared_books,
             settings,
             books: Vec::new(),
             wire: Vec::new(),
-            parcels: BTreeMap::new(),
+            in_flight: BTreeMap::new(),
             answers: BTreeMap::new(),
             outages: Vec::new(),
             past: asks_for_the_past.then(Vec::new),
-            calls: BTreeMap::new(),
-            credentials_refused: [false; 3],
+            requests: BTreeMap::new(),
+            credentials_refused: BTreeSet::new(),
             begun_by_others: BTreeSet::new(),
             debits_of_others: BTreeSet::new(),
         };
-        world.accept_credentials(Who::Sectigo, true);
-        world.accept_credentials(Who::Namecom, true);
-        world.accept_credentials(Who::Debitsuccess, true);
+        for provider in PROVIDERS {
+            world.accept_credentials(provider, true);
+        }
         let else_account = sectigo::Account { login_name: "else".to_owned(), password: "e".to_owned(), locked: false };
         for (books, states) in (0..).zip(&mut world.states) {
             states.sectigo.put_account(else_account.clone()).unwrap();
@@ -169,22 +197,23 @@ impl World {
 
     // The wire's side.
 
-    /// Which call about its target this is, from 0.
-    pub(crate) fn count_call(&mut self, target: u8, moving: bool) -> u32 {
-        let calls = self.calls.entry((target, moving)).or_default();
-        *calls += 1;
-        *calls - 1
+    /// The number of this request among those of its kind about its target, from 0.
+    pub(crate) fn count_request(&mut self, target: u8, moves_money: bool) -> u32 {
+        let requests = self.requests.entry(RequestKey { target, moves_money }).or_default();
+        *requests += 1;
+        *requests - 1
     }
 
-    /// What the provider does to everybody just now.
-    pub(crate) fn outage(&self, who: Who, now: i64) -> Option<Outage> {
-        self.outages.iter().rev().find(|(whose, _, until)| *whose == who && now < *until).map(|(_, kind, _)| *kind)
+    /// The outage of a provider at this time.
+    pub(crate) fn outage(&self, provider: ProviderKind, now: i64) -> Option<Outage> {
+        let is_current = |outage: &&OngoingOutage| outage.provider == provider && now < outage.until;
+        self.outages.iter().rev().find(is_current).map(|outage| outage.kind)
     }
 
-    /// The bad days are over.
-    pub(crate) fn heal(&mut self, plan: &Plan, now: i64) {
-        for (_, _, until) in &mut self.outages {
-            *until = now.min(*until);
+    /// Ends every outage, and what is set to go wrong at the providers.
+    pub(crate) fn end_outages(&mut self, plan: &Plan, now: i64) {
+        for outage in &mut self.outages {
+            outage.until = now.min(outage.until);
         }
         for (target, planned) in (0..).zip(&plan.targets) {
             let TargetPlan::Amount { kind: AccountKind::Deadlock, .. } = planned else { continue };
@@ -198,32 +227,32 @@ impl World {
         }
     }
 
-    pub(crate) fn begin_outage(&mut self, who: Who, kind: Outage, until: i64) {
-        self.outages.push((who, kind, until));
+    pub(crate) fn begin_outage(&mut self, provider: ProviderKind, kind: Outage, until: i64) {
+        self.outages.push(OngoingOutage { provider, kind, until });
     }
 
-    /// Puts a call on its way.
-    pub(crate) fn post(&mut self, sent: usize, arrives: i64, request: Request) {
-        self.parcels.insert((arrives, sent), request);
+    /// Puts a request on its way to its provider.
+    pub(crate) fn put_in_flight(&mut self, sent: usize, arrives: i64, request: Request) {
+        self.in_flight.insert(Arrival { at: arrives, sent }, request);
     }
 
-    /// What was on its way when its sender ended: its last bytes may never have left.
-    pub(crate) fn lose(&mut self, mut is_lost: impl FnMut(usize) -> bool) {
-        self.parcels.retain(|(_, sent), _| !is_lost(*sent));
+    /// Drops requests in flight: where the sender's process ends, the last bytes may never leave.
+    pub(crate) fn drop_in_flight(&mut self, mut is_lost: impl FnMut(usize) -> bool) {
+        self.in_flight.retain(|arrival, _| !is_lost(arrival.sent));
     }
 
-    /// Everything arrives that is due.
+    /// Delivers every request that arrives by now.
     pub(crate) fn deliver(&mut self, sim: &Sim, now: i64) {
-        while let Some(parcel) = self.parcels.first_entry().filter(|parcel| parcel.key().0 <= now) {
-            let ((at, sent), request) = parcel.remove_entry();
-            let spot = self.wire[sent].spot;
-            let performed = self.perform(spot, at, &request);
+        while let Some(first) = self.in_flight.first_entry().filter(|first| first.key().at <= now) {
+            let (Arrival { at, sent }, request) = first.remove_entry();
+            let site = self.wire[sent].site;
+            let performed = self.perform(site, at, &request);
             sim.trace(format_args!(
                 "  arrives #{sent}: {} {} effects",
                 performed.response.status,
                 performed.effects.len()
             ));
-            self.write(spot.who, self.behind.books(spot), at, performed.effects, Some(sent), false);
+            self.write(site.provider, self.shared_books.books(site), at, performed.effects, Some(sent), false);
             self.answers.insert(sent, performed.response);
         }
     }
@@ -232,49 +261,50 @@ impl World {
         self.answers.remove(&sent)
     }
 
-    /// When the last thing that is on its way arrives.
+    /// When the last request in flight arrives.
     pub(crate) fn last_arrival(&self) -> Option<i64> {
-        self.parcels.last_key_value().map(|((at, _), _)| *at)
+        self.in_flight.last_key_value().map(|(arrival, _)| arrival.at)
     }
 
-    /// Whether anything about a target is still on its way.
-    pub(crate) fn is_on_its_way(&self, target: u8) -> bool {
-        self.parcels.keys().any(|(_, sent)| self.wire[*sent].moving && self.wire[*sent].target == Some(target))
+    /// Whether a request that may move money is still in flight to a target.
+    pub(crate) fn is_in_flight(&self, target: u8) -> bool {
+        let is_about = |sent: &SentRequest| sent.moves_money && sent.target == Some(target);
+        self.in_flight.keys().any(|arrival| is_about(&self.wire[arrival.sent]))
     }
 
-    fn perform(&mut self, spot: Spot, at: i64, request: &Request) -> Handled {
-        let who = spot.who;
-        let accepted = self.outage(who, at) != Some(Outage::Credentials);
-        if accepted == self.credentials_refused[who as usize] {
-            self.accept_credentials(who, accepted);
+    fn perform(&mut self, site: Site, at: i64, request: &Request) -> Handled {
+        let provider = site.provider;
+        let accepted = self.outage(provider, at) != Some(Outage::Credentials);
+        if accepted == self.credentials_refused.contains(&provider) {
+            self.accept_credentials(provider, accepted);
         }
-        let books = self.behind.books(spot);
+        let books = self.shared_books.books(site);
         let before = self.before(books);
-        let request = spot.as_booked(&self.behind, request);
-        let performed = self.states[usize::from(books)].perform(&self.settings, who, at, &request);
+        let request = site.as_booked(&self.shared_books, request);
+        let performed = self.states[usize::from(books)].perform(&self.settings, provider, at, &request);
         if !performed.effects.is_empty() {
             self.remember(at, books, before);
         }
         Handled { response: setups::with_key_as_sent(performed.response), ..performed }
     }
 
-    /// How it stands, where a plan asks for the past.
+    /// A copy of the states of some books, where the plan has reads of stale state.
     fn before(&self, books: u8) -> Option<States> {
         self.past.is_some().then(|| self.states[usize::from(books)].clone())
     }
 
     fn remember(&mut self, at: i64, books: u8, before: Option<States>) {
         if let (Some(past), Some(before)) = (&mut self.past, before) {
-            past.push((at, books.into(), before));
+            past.push(PastStates { at, books, states: before });
         }
     }
 
-    /// What would be answered, nothing being done: as of then, and as if these had come before.
-    pub(crate) fn pretend(&self, spot: Spot, as_of: i64, requests: &[&Request]) -> Option<Response> {
-        let books = usize::from(self.behind.books(spot));
-        let past =
-            self.past.iter().flatten().find(|(at, of, _)| *of == books && *at > as_of).map(|(.., states)| states);
-        let mut states = past.unwrap_or(&self.states[books]).clone();
+    /// What the provider would answer to the last of these requests at that time, if it had
+    /// received the others before. Nothing is done.
+    pub(crate) fn pretend(&self, site: Site, as_of: i64, requests: &[&Request]) -> Option<Response> {
+        let books = self.shared_books.books(site);
+        let past = self.past.iter().flatten().find(|past| past.books == books && past.at > as_of);
+        let mut states = past.map_or(&self.states[usize::from(books)], |past| &past.states).clone();
         let mut settings = Settings {
             sectigo: self.settings.sectigo.clone(),
             namecom: self.settings.namecom.clone(),
@@ -284,22 +314,27 @@ impl World {
             settings.sectigo.deduplication = simulators::request::Deduplication::On;
             settings.namecom.deduplication = simulators::request::Deduplication::On;
         }
-        let answer =
-            |request| states.perform(&settings, spot.who, as_of, &spot.as_booked(&self.behind, request)).response;
+        let answer = |request| {
+            states.perform(&settings, site.provider, as_of, &site.as_booked(&self.shared_books, request)).response
+        };
         requests.iter().copied().map(answer).last().map(setups::with_key_as_sent)
     }
 
-    fn accept_credentials(&mut self, who: Who, accepted: bool) {
-        self.credentials_refused[who as usize] = !accepted;
+    fn accept_credentials(&mut self, provider: ProviderKind, accepted: bool) {
+        if accepted {
+            self.credentials_refused.remove(&provider);
+        } else {
+            self.credentials_refused.insert(provider);
+        }
         for states in &mut self.states {
             let password = if accepted { PASSWORD } else { "another" }.to_owned();
-            match who {
-                Who::Sectigo => {
+            match provider {
+                ProviderKind::Sectigo => {
                     let account = sectigo::Account { login_name: SECTIGO_LOGIN.to_owned(), password, locked: false };
                     states.sectigo.put_account(account).unwrap();
                 }
-                Who::Namecom => states.namecom.put_account(namecom::Account::new(NAMECOM_LOGIN, &password)),
-                Who::Debitsuccess => {
+                ProviderKind::Namecom => states.namecom.put_account(namecom::Account::new(NAMECOM_LOGIN, &password)),
+                ProviderKind::Debitsuccess => {
                     let login = debitsuccess::Login { username: DEBITSUCCESS_LOGIN.to_owned(), password };
                     states.debitsuccess.put_login(login);
                 }
@@ -307,31 +342,40 @@ impl World {
         }
     }
 
-    fn write(&mut self, who: Who, books: u8, at: i64, effects: Vec<Effect>, sent: Option<usize>, foreign: bool) {
-        // Whoever's request it was that showed it: a debit that others began stays theirs.
+    fn write(
+        &mut self,
+        provider: ProviderKind,
+        books: u8,
+        at: i64,
+        effects: Vec<Effect>,
+        sent: Option<usize>,
+        foreign: bool,
+    ) {
+        // A debit that another client began stays foreign, even where one of our requests completes
+        // it.
         let debits = &self.debits_of_others;
         let began = |effect: &Effect| effect.reference.as_deref().and_then(|number| number.parse().ok());
         let entries = effects.into_iter().map(|effect| {
-            let is_theirs = who == Who::Debitsuccess && books == 0;
+            let is_theirs = provider == ProviderKind::Debitsuccess && books == 0;
             let foreign = foreign || is_theirs && began(&effect).is_some_and(|number: i32| debits.contains(&number));
-            let identifier = effect.identifier.as_deref().map(|key| setups::unbound(key).to_owned());
+            let identifier = effect.identifier.as_deref().map(|key| setups::unbound_key(key).to_owned());
             let effect = Effect { identifier, ..effect };
-            Entry { at, who, books, effect, sent, foreign, corrects: false }
+            BookEntry { at, provider, books, effect, sent, foreign, corrects: false }
         });
         self.books.extend(entries);
     }
 
     // What happens at the provider without the gateway.
 
-    /// The provider goes on with what it has taken of a target; everything that waits, where none
-    /// is named.
+    /// The provider decides what it has accepted of a target, or of all targets where none is
+    /// given.
     pub(crate) fn settle(&mut self, plan: &Plan, target: Option<u8>, yes: bool, now: i64) {
         for books in 0..self.states.len() as u8 {
-            // What had ended by itself by now has ended: a look may have shown it already.
+            // First what has completed by itself: a lookup may have shown it already.
             let debits = &mut self.states[usize::from(books)].debitsuccess;
             for (at, effect) in debits.advance(&self.settings.debitsuccess, moment(now)) {
                 let at = i64::try_from(at.unix_timestamp_nanos() / 1_000).unwrap();
-                self.write(Who::Debitsuccess, books, at, vec![effect], None, false);
+                self.write(ProviderKind::Debitsuccess, books, at, vec![effect], None, false);
             }
             for (number, planned) in
                 (0..).zip(&plan.targets).filter(|(number, _)| target.is_none_or(|one| one == *number))
@@ -354,7 +398,7 @@ impl World {
                         self.remember(now, books, before);
                     }
                     let foreign = books == 0 && self.begun_by_others.contains(&item);
-                    self.write(Who::Namecom, books, now, paid, None, foreign);
+                    self.write(ProviderKind::Namecom, books, now, paid, None, foreign);
                 }
             }
             TargetPlan::Amount { kind, .. } => {
@@ -365,7 +409,7 @@ impl World {
                     let debits = &mut self.states[usize::from(books)].debitsuccess;
                     let moved = debits.set_refund_status(&refund.to_string(), status, None);
                     let effects = moved.map(|(_, effects)| effects).unwrap_or_default();
-                    self.write(Who::Debitsuccess, books, now, effects, None, false);
+                    self.write(ProviderKind::Debitsuccess, books, now, effects, None, false);
                 }
             }
         }
@@ -384,13 +428,13 @@ impl World {
                 );
                 let first = self.books.len();
                 let effects = paid.map(|(_, effects)| effects).unwrap_or_default();
-                self.write(Who::Debitsuccess, books, now, effects, None, false);
+                self.write(ProviderKind::Debitsuccess, books, now, effects, None, false);
                 self.books[first..].iter_mut().for_each(|entry| entry.corrects = true);
             }
         }
     }
 
-    /// The numbers of the refunds of an account: those that are open, or those that were rejected.
+    /// The numbers of an account's refunds: the open ones, or the rejected ones.
     fn debits(&self, books: u8, target: u8, rejected: bool) -> Vec<i32> {
         use debitsuccess::RefundStatus::{Completed, Rejected};
         let account = account_reference(target);
@@ -403,7 +447,7 @@ impl World {
         wanted.map(|refund| refund.number).collect()
     }
 
-    /// Whether a provider has taken something of a target and not finished.
+    /// Whether a provider has accepted a refund of a target and not decided it.
     pub(crate) fn is_open(&self, target: u8, planned: &TargetPlan) -> bool {
         (0..self.states.len() as u8).any(|books| match planned {
             TargetPlan::Order { .. } => false,
@@ -415,11 +459,11 @@ impl World {
         })
     }
 
-    /// Somebody else refunds the same thing.
+    /// Another client refunds the same target.
     pub(crate) fn refund_by_others(&mut self, target: u8, planned: &TargetPlan, now: i64) {
         let before = self.before(0);
         let mut effects = Vec::new();
-        let who = planned.who();
+        let provider = planned.provider();
         match planned {
             TargetPlan::Order { .. } => {
                 let Some(mut order) = self.states[0].sectigo.order(&order_number(target)) else { return };
@@ -444,10 +488,10 @@ impl World {
             TargetPlan::Amount { .. } => {}
         }
         self.remember(now, 0, before);
-        self.write(who, 0, now, effects, None, true);
+        self.write(provider, 0, now, effects, None, true);
     }
 
-    /// Somebody else with our credentials uses the key or identifier that a refund of ours has.
+    /// Another client with our credentials uses the key or identifier of one of our refunds.
     pub(crate) fn use_key_by_others(&mut self, key: &str, target: u8, planned: &TargetPlan, now: i64) {
         let request = match planned {
             TargetPlan::Order { .. } => return,
@@ -459,13 +503,12 @@ impl World {
             TargetPlan::Amount { .. } => debitsuccess_request(key, &account_reference(target), "0.07"),
         };
         let before = self.debits(0, target, false);
-        let performed = self.perform(Spot::usual(planned.who()), now, &request);
+        let performed = self.perform(Site::usual(planned.provider()), now, &request);
         let begun = self.debits(0, target, false);
         self.debits_of_others.extend(begun.into_iter().filter(|number| !before.contains(number)));
-        // What has ended meanwhile of our own debits comes to light with their request, and is not
-        // theirs.
+        // Their request may also complete debits of our own, which are not foreign.
         let is_theirs = !matches!(planned, TargetPlan::Amount { .. });
-        self.write(planned.who(), 0, now, performed.effects, None, is_theirs);
+        self.write(planned.provider(), 0, now, performed.effects, None, is_theirs);
         let items = self.states[0].namecom.order(order_id(target)).map(|order| order.items).unwrap_or_default();
         let is_theirs = |item: &namecom::Item| {
             item.pending.as_ref().is_some_and(|pending| pending.identifier.as_deref() == Some(key))
@@ -475,8 +518,8 @@ impl World {
 }
 
 impl States {
-    /// Puts a target, and tells what stands in the books of it from the beginning.
-    fn put(&mut self, books: u8, target: u8, planned: &TargetPlan, now: i64) -> Option<Entry> {
+    /// Puts a target. Returns the entry that is in the books from the beginning.
+    fn put(&mut self, books: u8, target: u8, planned: &TargetPlan, now: i64) -> Option<BookEntry> {
         let moment = moment(now);
         let mut already = None;
         match planned {
@@ -488,9 +531,9 @@ impl States {
                     OrderKind::AlreadyRefunded => {
                         order.refunded_at = Some(moment - time::Duration::days(2));
                         order.validation.order_status = Some("Refunded".to_owned());
-                        already = Some(Entry {
+                        already = Some(BookEntry {
                             at: now,
-                            who: Who::Sectigo,
+                            provider: ProviderKind::Sectigo,
                             books,
                             effect: effect_of(&order_number(target), order.price_minor, None),
                             sent: None,
@@ -499,7 +542,7 @@ impl States {
                         });
                     }
                     OrderKind::MultiDomain => order.multi_domain = true,
-                    OrderKind::SomebodyElses => order.account = Some("else".to_owned()),
+                    OrderKind::OfAnotherAccount => order.account = Some("else".to_owned()),
                     OrderKind::FailsBefore => order.processing = sectigo::Processing::FailsBeforeRefund,
                     OrderKind::FailsAfter => order.processing = sectigo::Processing::FailsAfterRefund,
                 }
@@ -529,8 +572,7 @@ impl States {
                     put.push(item);
                 }
                 let mut order = namecom::Order::new(order_id(target), NAMECOM_LOGIN, put);
-                // The window outlasts every run: what it does is shown by the items whose window is
-                // over.
+                // The window outlasts every run: items with WindowOver test its end.
                 for item in &mut order.items {
                     item.agp_expires.get_or_insert(moment + time::Duration::days(365));
                 }
@@ -542,7 +584,7 @@ impl States {
                 account.collected_minor = 9_000_000_000;
                 match kind {
                     AccountKind::Plain => {}
-                    AccountKind::Poor => account.collected_minor = minor - 1,
+                    AccountKind::TooLittleCollected => account.collected_minor = minor - 1,
                     AccountKind::NotActive => account.condition = debitsuccess::Condition::NotActive,
                     AccountKind::Deadlock => account.condition = debitsuccess::Condition::Deadlock,
                     AccountKind::Rejects => account.decision = debitsuccess::Decision::Rejected,
@@ -553,37 +595,37 @@ impl States {
         already
     }
 
-    fn perform(&mut self, settings: &Settings, who: Who, at: i64, request: &Request) -> Handled {
-        match who {
-            Who::Sectigo => sectigo::handle(&mut self.sectigo, &settings.sectigo, moment(at), request),
-            Who::Namecom => namecom::handle(&mut self.namecom, &settings.namecom, moment(at), request),
-            Who::Debitsuccess => {
-                debitsuccess::handle(&mut self.debitsuccess, &settings.debitsuccess, moment(at), request)
+    fn perform(&mut self, settings: &Settings, provider: ProviderKind, at: i64, request: &Request) -> Handled {
+        match provider {
+            ProviderKind::Sectigo => sectigo::perform(&mut self.sectigo, &settings.sectigo, moment(at), request),
+            ProviderKind::Namecom => namecom::perform(&mut self.namecom, &settings.namecom, moment(at), request),
+            ProviderKind::Debitsuccess => {
+                debitsuccess::perform(&mut self.debitsuccess, &settings.debitsuccess, moment(at), request)
             }
         }
     }
 }
 
-/// What a call says of itself.
-pub(crate) fn identify(who: Who, request: &Request) -> RequestInfo {
-    match who {
-        Who::Sectigo => sectigo::inspect(request),
-        Who::Namecom => namecom::inspect(request),
-        Who::Debitsuccess => debitsuccess::inspect(request),
+/// What a request says about itself.
+pub(crate) fn identify(provider: ProviderKind, request: &Request) -> Identified {
+    match provider {
+        ProviderKind::Sectigo => sectigo::identify(request),
+        ProviderKind::Namecom => namecom::identify(request),
+        ProviderKind::Debitsuccess => debitsuccess::identify(request),
     }
 }
 
-/// Which target a call is about.
-pub(crate) fn target_of(who: Who, named: &str) -> Option<u8> {
+/// The plan's target that a provider knows under this name.
+pub(crate) fn target_of(provider: ProviderKind, named: &str) -> Option<u8> {
     // A domain is named after its target.
     if let Some((target, _)) = named.strip_prefix('d').and_then(|domain| domain.split_once('-')) {
         return target.parse().ok();
     }
     let number: i64 = named.trim_start_matches("DS").parse().ok()?;
-    let base = match who {
-        Who::Sectigo => 1_000_000,
-        Who::Namecom => 200_000,
-        Who::Debitsuccess => 0,
+    let base = match provider {
+        ProviderKind::Sectigo => 1_000_000,
+        ProviderKind::Namecom => 200_000,
+        ProviderKind::Debitsuccess => 0,
     };
     u8::try_from(number - base).ok()
 }
@@ -641,7 +683,7 @@ fn debitsuccess_request(identifier: &str, account: &str, amount: &str) -> Reques
          <request xmlns:d=\"http://schemas.datacontract.org/2004/07/DSWebService\">\
          <d:User><d:Password>{PASSWORD}</d:Password><d:Username>{DEBITSUCCESS_LOGIN}</d:Username></d:User>\
          <d:AccountReferenceNo>{account}</d:AccountReferenceNo><d:Amount>{amount}</d:Amount>\
-         <d:Description>Somebody else's</d:Description>\
+         <d:Description>Another client's</d:Description>\
          <d:ExternalRefundIdentifier>{identifier}</d:ExternalRefundIdentifier>\
          </request></InitiateRefund></s:Body></s:Envelope>"
     );

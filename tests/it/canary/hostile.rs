@@ -1,5 +1,5 @@
-//! One hostile server in place of all three providers: it repeats whatever it is sent, in every
-//! form in which a provider could, or breaks off.
+//! One hostile server in place of all three providers: it repeats everything that it receives, in
+//! every form in which a provider could, or disconnects.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -10,30 +10,30 @@ use tokio::net::{TcpListener, TcpStream};
 use super::{PASSWORD, PERSON};
 
 const PAGE: &str = include_str!("../../../src/providers/sectigo/testdata/every_section.json");
-/// Whose page that is.
+/// The order of that page.
 pub(super) const PERSONS_ORDER: &str = "3000002";
 
-/// What the hostile server does with a request.
+/// How the hostile server answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mood {
-    /// Repeats it as a refusal, as Sectigo writes one.
+    /// Repeats the request as a refusal in Sectigo's form.
     Coded(i32),
     /// Repeats it as JSON, with this status.
     Json(u16),
     /// Repeats it as a SOAP fault, with this status.
     Fault(u16),
-    /// Repeats it as Debitsuccess refuses an identifier that somebody has used: then only a person
-    /// can tell.
+    /// Repeats it as Debitsuccess's refusal of an identifier that is in use, which leads to a
+    /// review.
     InUse,
-    /// Repeats it as it came, with this status and in a header too.
+    /// Repeats it unchanged, with this status, and in a header, too.
     Bare(u16),
-    /// Repeats it as something that is no HTTP.
+    /// Repeats it without HTTP.
     Garbage,
-    /// Promises more than it says.
+    /// Announces a longer body than it sends.
     Short,
-    /// Says nothing.
+    /// Never answers.
     Silent,
-    /// Hangs up.
+    /// Closes the connection.
     Gone,
 }
 
@@ -54,16 +54,16 @@ pub(super) const MOODS: [Mood; 15] = [
     Mood::Short,
     Mood::Gone,
 ];
-/// These take long or shut the account, and come last.
+/// These take long or suspend the account, so they come last.
 pub(super) const LAST_MOODS: [Mood; 3] = [Mood::Silent, Mood::Json(401), Mood::Coded(-15)];
 
 #[derive(Clone)]
 pub(super) struct Hostile {
     mood: Arc<Mutex<Mood>>,
-    /// What it says of [`PERSONS_ORDER`], in every mood.
+    /// The page of [`PERSONS_ORDER`], in every mood.
     page: Arc<Mutex<String>>,
-    /// Every request, as it came.
-    pub(super) heard: Arc<Mutex<String>>,
+    /// All requests that it received.
+    pub(super) received: Arc<Mutex<String>>,
 }
 
 impl Hostile {
@@ -72,7 +72,7 @@ impl Hostile {
         let addr = listener.local_addr().unwrap();
         let page = PAGE.replace("registrant@example.com", "canary-person@example.com");
         let (mood, page) = (Arc::new(Mutex::new(Mood::Gone)), Arc::new(Mutex::new(page)));
-        let hostile = Hostile { mood, page, heard: Arc::default() };
+        let hostile = Hostile { mood, page, received: Arc::default() };
         let server = hostile.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -92,44 +92,44 @@ impl Hostile {
         *page = page.replace("Awaiting Authorization", "Rejected");
     }
 
-    /// How often it was asked for a Sectigo order.
-    pub(super) fn looks_at(&self, order_number: &str) -> usize {
-        self.heard.lock().unwrap().matches(&format!("orderNumber={order_number}")).count()
+    /// How many requests named a Sectigo order.
+    pub(super) fn lookups_of(&self, order_number: &str) -> usize {
+        self.received.lock().unwrap().matches(&format!("orderNumber={order_number}")).count()
     }
 
     async fn answer(&self, mut stream: TcpStream) -> Option<()> {
         let request = whole_request(&mut stream).await?;
-        self.heard.lock().unwrap().push_str(&request);
+        self.received.lock().unwrap().push_str(&request);
         let mood = *self.mood.lock().unwrap();
         if request.contains("getPostPaymentStatus") && request.contains(PERSONS_ORDER) {
             let page = self.page.lock().unwrap().clone();
             return stream.write_all(&http(200, "application/json", &page)).await.ok();
         }
-        // A form as it came, and as whoever read it would write it.
+        // The form as it was sent, and decoded.
         let read = form_urlencoded::parse(request.rsplit("\r\n").next()?.as_bytes());
-        let said = format!(
+        let echo = format!(
             "{PERSON} has had it already. {request} {}",
             read.map(|(key, value)| format!("{key}={value}\n")).collect::<String>()
         );
         let answer = match mood {
-            Mood::Coded(code) => http(200, "text/plain", &format!("{code}\n{said}")),
+            Mood::Coded(code) => http(200, "text/plain", &format!("{code}\n{echo}")),
             Mood::Json(status) => {
-                let message = serde_json::to_string(&said).unwrap();
+                let message = serde_json::to_string(&echo).unwrap();
                 let text = format!(
                     "{{\"errorCode\":-16,\"errorMessage\":{message},\"message\":{message},\"details\":{message}}}"
                 );
                 http(status, "application/json", &text)
             }
-            Mood::Fault(status) => http(status, "text/xml", &fault(&said)),
+            Mood::Fault(status) => http(status, "text/xml", &fault(&echo)),
             Mood::InUse => {
-                // From the members on: of a longer text only the beginning is kept, and the head
-                // would fill it.
+                // Without the head: only the beginning of a long text is kept, and the head would
+                // fill it.
                 let members = request.split_once("<d:").map_or(request.as_str(), |(_, members)| members);
                 http(200, "text/xml", &in_use(&format!("{PERSON} has had it already: <d:{members}")))
             }
-            Mood::Bare(status) => http(status, "text/plain", &said),
-            Mood::Garbage => format!("{said}\0\x01").into_bytes(),
-            Mood::Short => format!("HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n{said}").into_bytes(),
+            Mood::Bare(status) => http(status, "text/plain", &echo),
+            Mood::Garbage => format!("{echo}\0\x01").into_bytes(),
+            Mood::Short => format!("HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n{echo}").into_bytes(),
             Mood::Silent => {
                 // Until the gateway gives up.
                 let mut rest = Vec::new();
@@ -146,28 +146,28 @@ fn http(status: u16, kind: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     // With 429, the refund waits for nearly an hour.
     format!(
-        "HTTP/1.1 {status} Said\r\ncontent-type: {kind}\r\nx-said: {echo}\r\nretry-after: 3000\r\nconnection: close\r\n\
+        "HTTP/1.1 {status} Status\r\ncontent-type: {kind}\r\nx-echo: {echo}\r\nretry-after: 3000\r\nconnection: close\r\n\
          content-length: {length}\r\n\r\n{body}"
     )
     .into_bytes()
 }
 
-fn fault(said: &str) -> String {
-    let said = escaped(said);
-    envelope(&format!("<s:Fault><faultcode>s:Client</faultcode><faultstring>{said}</faultstring></s:Fault>"))
+fn fault(echo: &str) -> String {
+    let echo = escaped(echo);
+    envelope(&format!("<s:Fault><faultcode>s:Client</faultcode><faultstring>{echo}</faultstring></s:Fault>"))
 }
 
-fn in_use(said: &str) -> String {
-    let said = escaped(said);
+fn in_use(echo: &str) -> String {
+    let echo = escaped(echo);
     envelope(&format!(
         "<InitiateRefundResponse><InitiateRefundResult><ResponseNotes><ResponseMessageNote><Code>14143</Code>\
-         <Note>{said}</Note><NoteType>Error</NoteType></ResponseMessageNote></ResponseNotes><Status>Failed</Status>\
+         <Note>{echo}</Note><NoteType>Error</NoteType></ResponseMessageNote></ResponseNotes><Status>Failed</Status>\
          </InitiateRefundResult></InitiateRefundResponse>"
     ))
 }
 
-fn escaped(said: &str) -> String {
-    said.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+fn escaped(echo: &str) -> String {
+    echo.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 fn envelope(body: &str) -> String {
@@ -175,9 +175,9 @@ fn envelope(body: &str) -> String {
 }
 
 async fn whole_request(stream: &mut TcpStream) -> Option<String> {
-    let mut heard = Vec::new();
+    let mut received = Vec::new();
     loop {
-        let text = String::from_utf8_lossy(&heard).into_owned();
+        let text = String::from_utf8_lossy(&received).into_owned();
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
             let length =
                 head.to_lowercase().lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
@@ -185,7 +185,7 @@ async fn whole_request(stream: &mut TcpStream) -> Option<String> {
                 return Some(text);
             }
         }
-        if stream.read_buf(&mut heard).await.ok()? == 0 {
+        if stream.read_buf(&mut received).await.ok()? == 0 {
             return None;
         }
     }

@@ -1,9 +1,15 @@
 //! A whole gateway on free ports: real simulators, a real ledger in a folder of its own, the real
-//! gRPC port.
+//! gRPC API.
 //!
-//! Nothing here sleeps and hopes: what takes time is waited for by its condition, with a limit that
-//! only a bug reaches.
+//! Tests never sleep for a guessed time: they wait for a condition, with a limit that only a bug
+//! reaches.
 
+pub(crate) mod account_changes;
+#[allow(dead_code, reason = "the test binaries share this file, and each uses a part of it")]
+#[path = "../../support/demo_accounts.rs"]
+pub(crate) mod demo_accounts;
+#[allow(dead_code, reason = "the test binaries share this file, and each uses a part of it")]
+#[path = "../../support/process.rs"]
 pub(crate) mod process;
 
 use std::ffi::OsString;
@@ -14,8 +20,10 @@ use std::time::Duration;
 use recoup::app::App;
 use recoup::config::Settings;
 use recoup::proto::v1 as proto;
+use recoup::proto::v1::account::Health;
 use recoup::proto::v1::account_service_client::AccountServiceClient;
 use recoup::proto::v1::create_refund_request::Target;
+use recoup::proto::v1::refund::State;
 use recoup::proto::v1::refund_service_client::RefundServiceClient;
 use recoup::proto::v1::resolve_refund_request::Resolution;
 use recoup::proto::v1::validation_status_service_client::ValidationStatusServiceClient;
@@ -26,6 +34,9 @@ use tempfile::TempDir;
 use tonic::Status;
 use tonic::transport::Channel;
 use tonic_types::StatusExt;
+
+use self::demo_accounts::AccountSection;
+pub(crate) use self::demo_accounts::SECRETS;
 
 /// Reached only where something hangs.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
@@ -44,12 +55,12 @@ impl Stack {
         Self::start_with("").await
     }
 
-    /// With more settings: top-level TOML that stands before the accounts.
+    /// Everything fresh, with more settings: top-level TOML before the accounts.
     pub(crate) async fn start_with(settings: &str) -> Stack {
-        Self::start_as(|configuration| configuration.replacen("[accounts", &format!("{settings}\n[accounts"), 1)).await
+        Self::start_as(|configuration| with_settings(&configuration, settings)).await
     }
 
-    /// With a configuration changed at will.
+    /// Everything fresh, with a changed configuration.
     pub(crate) async fn start_as(change: impl FnOnce(String) -> String) -> Stack {
         let dir = tempfile::tempdir().unwrap();
         let simulators = simulators_in(dir.path()).await;
@@ -59,12 +70,12 @@ impl Stack {
         Stack { simulators, app, refunds, dir }
     }
 
-    /// Ends the gateway in order and starts another on the same ledger.
+    /// Stops the gateway cleanly and starts another one on the same ledger.
     pub(crate) async fn restart(self) -> Stack {
         self.restart_as(|configuration| configuration).await
     }
 
-    /// As [`Stack::restart`], with a configuration changed at will.
+    /// As [`Stack::restart`], with a changed configuration.
     pub(crate) async fn restart_as(self, change: impl FnOnce(String) -> String) -> Stack {
         let Stack { simulators, app, dir, refunds } = self;
         drop(refunds);
@@ -90,7 +101,7 @@ impl Stack {
         self.refunds.clone().create_refund(request).await.map(tonic::Response::into_inner)
     }
 
-    /// Creates a refund that must be taken, and gives it back as it is at the end of the wait.
+    /// Creates a refund that must be accepted, and returns it as it is at the end of the wait.
     pub(crate) async fn refund(&self, request: proto::CreateRefundRequest) -> proto::Refund {
         self.create(request).await.unwrap().refund.unwrap()
     }
@@ -100,7 +111,7 @@ impl Stack {
         self.refunds.clone().get_refund(request).await.unwrap().into_inner().refund.unwrap()
     }
 
-    /// None where it is not on disk.
+    /// None where the refund is not recorded.
     pub(crate) async fn find(&self, id: &str) -> Option<proto::Refund> {
         let request = proto::GetRefundRequest { name: format!("refunds/{id}") };
         self.refunds.clone().get_refund(request).await.ok().and_then(|answer| answer.into_inner().refund)
@@ -112,12 +123,12 @@ impl Stack {
         Ok(answer.into_inner().refund.unwrap())
     }
 
-    /// A person's word on a refund as it stands.
+    /// Resolves a refund at its present etag.
     pub(crate) async fn resolve(&self, id: &str, resolution: Resolution) -> Result<proto::Refund, Status> {
-        self.resolve_as(id, |word| word.resolution = resolution.into()).await
+        self.resolve_as(id, |request| request.resolution = resolution.into()).await
     }
 
-    /// As [`Stack::resolve`], with the word changed at will.
+    /// As [`Stack::resolve`], with a changed request.
     pub(crate) async fn resolve_as(
         &self,
         id: &str,
@@ -133,13 +144,19 @@ impl Stack {
         Ok(self.refunds.clone().resolve_refund(request).await?.into_inner().refund.unwrap())
     }
 
+    /// The health of an account, as ListAccounts returns it.
+    pub(crate) async fn health_of(&self, account: &str) -> Health {
+        let listed = self.accounts().await.list_accounts(proto::ListAccountsRequest {}).await.unwrap().into_inner();
+        listed.accounts.iter().find(|one| one.account == account).unwrap().health()
+    }
+
     /// The history of a refund, oldest first.
     pub(crate) async fn events(&self, id: &str) -> Vec<proto::RefundEvent> {
         let request = proto::ListRefundEventsRequest { name: format!("refunds/{id}"), ..Default::default() };
         self.refunds.clone().list_refund_events(request).await.unwrap().into_inner().events
     }
 
-    /// Asks for a refund again and again until `done` holds of it, also of what is no event.
+    /// Polls a refund until `done` holds, also for changes that are no event.
     pub(crate) async fn polled_until(&self, id: &str, done: impl Fn(&proto::Refund) -> bool) -> proto::Refund {
         let poll = async {
             loop {
@@ -153,7 +170,7 @@ impl Stack {
         tokio::time::timeout(LIMIT, poll).await.unwrap()
     }
 
-    /// Follows a refund with WaitRefund until `done` holds of it.
+    /// Follows a refund with WaitRefund until `done` holds.
     pub(crate) async fn until(&self, id: &str, done: impl Fn(&proto::Refund) -> bool) -> proto::Refund {
         let follow = async {
             let mut refund = self.get(id).await;
@@ -170,7 +187,7 @@ impl Stack {
         tokio::time::timeout(LIMIT, follow).await.unwrap()
     }
 
-    /// Arms a fault at any request that moves money at `provider`.
+    /// Arms a fault at every request to `provider` that moves money.
     pub(crate) fn arm(&self, provider: Provider, point: Point, effect: FaultEffect, repeat: Repeat) -> RuleId {
         let operation = match provider {
             Provider::Sectigo => "!AutoRefund",
@@ -181,9 +198,8 @@ impl Stack {
         self.simulators.arm(rule).unwrap()
     }
 
-    /// Has lookups of DS000001 show what is there now, before any refund of it: all of them, or the
-    /// one of this number.
-    pub(crate) fn blind(&self, attempt: Option<u64>) -> RuleId {
+    /// Makes lookups of DS000001 stale, so that they show no refund: all lookups, or only this one.
+    pub(crate) fn make_lookups_stale(&self, attempt: Option<u64>) -> RuleId {
         let rule = Rule {
             operation: Some("GetRefundStatus".to_owned()),
             target: Some("DS000001".to_owned()),
@@ -194,24 +210,24 @@ impl Stack {
         self.simulators.arm(rule).unwrap()
     }
 
-    /// How often money really moved for `target`, as the simulators' books have it.
+    /// How often money really moved for `target`, by the simulators' books.
     pub(crate) fn effects(&self, target: &str) -> usize {
         effects(&self.simulators, target)
     }
 
-    /// How many requests that could move money came in for `target`.
+    /// How many requests arrived that could move money of `target`.
     pub(crate) fn attempts(&self, target: &str) -> usize {
         let journal = self.simulators.journal();
         journal.iter().filter(|entry| entry.moves_money && entry.target.as_deref() == Some(target)).count()
     }
 }
 
-/// How often money really moved for `target`.
+/// How often money really moved for `target`, by the simulators' books.
 pub(crate) fn effects(simulators: &Simulators, target: &str) -> usize {
     simulators.books().iter().filter(|entry| entry.effect.kind == "refund" && entry.effect.target == target).count()
 }
 
-/// Simulators on free ports, their certificate authority in `dir`.
+/// Simulators on free ports, with their certificate authority in `dir`.
 pub(crate) async fn simulators_in(dir: &Path) -> Simulators {
     let config = SimulatorsConfig { ca_file: Some(dir.join("ca.pem")), ..SimulatorsConfig::free_ports() };
     Simulators::start(config).await.unwrap()
@@ -232,43 +248,37 @@ pub(crate) fn configuration_at(
     dir: &Path,
     settings: &str,
 ) -> String {
-    let dir = dir.display();
+    let ca_file = dir.join("ca.pem");
+    let accounts = [(Provider::Sectigo, sectigo), (Provider::Namecom, namecom), (Provider::Debitsuccess, debitsuccess)]
+        .map(|(provider, address)| AccountSection::new(provider, address, &ca_file).to_toml());
     format!(
-        "listen = \"127.0.0.1:0\"\n\
-         ledger.path = \"{dir}/recoup.db\"\n\
-         engine.retry_backoff_min_ms = 20\n\
-         {settings}\n\
-         [accounts.sectigo]\n\
-         provider = \"sectigo\"\n\
-         endpoint = \"https://{sectigo}\"\n\
-         ca_file = \"{dir}/ca.pem\"\n\
-         login_name = \"demo\"\n\
-         login_password_env = \"DEMO_PASSWORD\"\n\
-         [accounts.namecom]\n\
-         provider = \"namecom\"\n\
-         endpoint = \"http://{namecom}\"\n\
-         username = \"demo-test\"\n\
-         token_env = \"DEMO_TOKEN\"\n\
-         [accounts.debitsuccess]\n\
-         provider = \"debitsuccess\"\n\
-         endpoint = \"http://{debitsuccess}\"\n\
-         currency = \"AUD\"\n\
-         username = \"demo\"\n\
-         password_env = \"DEMO_PASSWORD\"\n"
+        "listen = \"127.0.0.1:0\"\nledger.path = \"{}/recoup.db\"\nengine.retry_backoff_min_ms = 20\n{settings}\n{}",
+        dir.display(),
+        accounts.concat()
     )
 }
 
-/// The same configuration, where the gateway does not look for an hour, and "not refunded" means
-/// something after `settle_s` seconds.
-pub(crate) fn patient(configuration: &str, settle_s: u32) -> String {
+/// The same configuration with the first lookup after an hour and a settle time of `settle_s`
+/// seconds.
+pub(crate) fn without_lookups(configuration: &str, settle_s: u32) -> String {
+    with_settings(&with_settle_time(configuration, settle_s), "engine.lookups_after_ms = \"3600000\"")
+}
+
+/// Lookups follow each other quickly, and an account is tried again soon after its breaker opened.
+pub(crate) const FAST_LOOKUPS: &str = "engine.lookups_after_ms = \"40 80\"\nengine.lookups_every_ms = 100\n\
+                                       engine.circuit_pause_min_ms = 40\nengine.circuit_pause_max_ms = 100\n";
+
+/// The configuration with more settings: top-level TOML before the accounts.
+pub(crate) fn with_settings(configuration: &str, settings: &str) -> String {
+    configuration.replacen("[accounts", &format!("{settings}\n[accounts"), 1)
+}
+
+/// The configuration with this settle time at every account.
+pub(crate) fn with_settle_time(configuration: &str, settle_s: u32) -> String {
     configuration
         .replace("login_name =", &format!("settle_time_s = {settle_s}\nlogin_name ="))
         .replace("username =", &format!("settle_time_s = {settle_s}\nusername ="))
-        .replacen("[accounts", "engine.lookups_after_ms = \"3600000\"\n[accounts", 1)
 }
-
-/// The variables that [`configuration`] names.
-pub(crate) const SECRETS: [(&str, &str); 2] = [("DEMO_PASSWORD", "demo-password"), ("DEMO_TOKEN", "demo-token")];
 
 /// Reads a configuration as the gateway would.
 pub(crate) fn settings_of(configuration: &str, dir: &Path) -> Settings {
@@ -304,8 +314,8 @@ pub(crate) fn debitsuccess(id: &str, account: &str, minor_units: i64) -> proto::
     request(id, "debitsuccess", target)
 }
 
-/// One refund of each provider that the demo data allows: the request, the simulators' target, and
-/// the target in the journal.
+/// A refund that the demo data allows: the request, and its target in the simulators' books and in
+/// their journal.
 pub(crate) fn sample_request(provider: Provider, id: &str) -> (proto::CreateRefundRequest, &'static str, &'static str) {
     match provider {
         Provider::Sectigo => (sectigo(id, "1000001"), "1000001", "1000001"),
@@ -323,12 +333,32 @@ fn request(id: &str, account: &str, target: Target) -> proto::CreateRefundReques
     }
 }
 
+/// The request, answered without waiting for the outcome.
+pub(crate) fn without_wait(request: proto::CreateRefundRequest) -> proto::CreateRefundRequest {
+    proto::CreateRefundRequest { wait: Some(prost_types::Duration::default()), ..request }
+}
+
+/// Whether a refund is neither PENDING, DISPATCHING nor IN_DOUBT.
+pub(crate) fn is_processed(refund: &proto::Refund) -> bool {
+    !matches!(refund.state(), State::Pending | State::Dispatching | State::InDoubt)
+}
+
+/// Polls a condition outside of the gateway until it holds.
+pub(crate) async fn wait_until(holds: impl Fn() -> bool) {
+    let poll = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, poll).await.unwrap();
+}
+
 /// Microseconds since 1970.
 pub(crate) fn micros(time: &prost_types::Timestamp) -> i64 {
     time.seconds * 1_000_000 + i64::from(time.nanos) / 1_000
 }
 
-/// The reason in a status's ErrorInfo, which must be of our domain.
+/// The reason in a status's ErrorInfo, whose domain must be ours.
 pub(crate) fn reason(status: &Status) -> String {
     let details = status.get_error_details();
     let info = details.error_info().unwrap_or_else(|| panic!("no ErrorInfo in {status:?}"));
@@ -341,7 +371,7 @@ pub(crate) fn metadata(status: &Status, key: &str) -> String {
     status.get_error_details().error_info().unwrap().metadata.get(key).cloned().unwrap_or_default()
 }
 
-/// The fields that a status calls wrong, sorted.
+/// The fields with violations in a status, sorted.
 pub(crate) fn wrong_fields(status: &Status) -> Vec<String> {
     let details = status.get_error_details();
     let violations = &details.bad_request().unwrap_or_else(|| panic!("no BadRequest in {status:?}")).field_violations;

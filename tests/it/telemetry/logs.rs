@@ -1,12 +1,12 @@
-//! Log lines: each failure is one that reads alone, in its caller's trace.
+//! Log lines: each failure is one line that is complete by itself, in its caller's trace.
 
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failure_is_one_line_that_reads_alone() {
+async fn a_failure_is_one_complete_line() {
     let Observed { dir: _dir, simulators, collector: _collector, gateway, log, .. } = observed("").await;
     let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
-    sectigo_falters(&simulators);
+    arm_lost_request_at_sectigo(&simulators);
     refunds.create_refund(traced(sectigo("logged", "1000001"))).await.unwrap();
     assert!(gateway.terminate().success());
     let lines = log.lines();
@@ -29,25 +29,24 @@ async fn a_failure_is_one_line_that_reads_alone() {
     }
 }
 
-/// A provider that is not to be reached. Why stands in the line, and which refund it is about,
-/// however little else is logged.
+/// A provider that cannot be reached: the line has the cause and the refund, whatever the log
+/// filter.
 #[tokio::test(flavor = "multi_thread")]
-async fn that_no_byte_left_is_told_with_its_reason() {
+async fn an_attempt_that_was_not_sent_is_logged_with_its_cause() {
     let dir = tempfile::tempdir().unwrap();
     let simulators = simulators_in(dir.path()).await;
-    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let unused = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let (sectigo_addr, debitsuccess_addr) = (simulators.sectigo_addr(), simulators.debitsuccess_plaintext_addr());
     let settings = "log.filter = \"warn,recoup::app=info\"";
-    let configuration = configuration_at(sectigo_addr, nobody, debitsuccess_addr, dir.path(), settings);
+    let configuration = configuration_at(sectigo_addr, unused, debitsuccess_addr, dir.path(), settings);
     let (gateway, log) = launch(&configuration, dir.path(), &[]);
     let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
-    let at_once = Some(prost_types::Duration::default());
-    let request = proto::CreateRefundRequest { wait: at_once, ..namecom("unsent", 200_001, &[3_200_001]) };
-    refunds.create_refund(request).await.unwrap();
-    let told = || log.lines().into_iter().find(|line| line["message"].as_str().unwrap().contains("will be sent again"));
+    refunds.create_refund(without_wait(namecom("unsent", 200_001, &[3_200_001]))).await.unwrap();
+    let logged =
+        || log.lines().into_iter().find(|line| line["message"].as_str().unwrap().contains("will be sent again"));
     let line = tokio::time::timeout(LIMIT, async {
         loop {
-            match told() {
+            match logged() {
                 Some(line) => return line,
                 None => tokio::time::sleep(Duration::from_millis(20)).await,
             }
@@ -62,13 +61,13 @@ async fn that_no_byte_left_is_told_with_its_reason() {
     assert!(gateway.terminate().success());
 }
 
-/// What follows days later, or in another process, is told of the refund and the attempt that it is
-/// about, and what only a person can do stands out.
+/// Later lines, perhaps days later or from another process, name the refund and the attempt; a
+/// review is an ERROR.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_follows_a_doubt_is_told_in_lines_of_its_own() {
+async fn later_events_of_a_refund_in_doubt_are_logged() {
     let dir = tempfile::tempdir().unwrap();
     let simulators = simulators_in(dir.path()).await;
-    let settings = crate::support::configuration(&simulators, dir.path(), BRISK);
+    let settings = crate::support::configuration(&simulators, dir.path(), METRICS_AND_FAST_LOOKUPS);
     let impatient = settings.replacen("[accounts.sectigo]", "[accounts.sectigo]\nsettle_time_s = 1", 1);
     assert_ne!(impatient, settings);
     let (gateway, log) = launch(&impatient, dir.path(), &[]);
@@ -82,31 +81,25 @@ async fn what_follows_a_doubt_is_told_in_lines_of_its_own() {
     rule(Provider::Namecom, "ProcessRefund", 2);
     refunds.create_refund(traced(sectigo("lost", "1000001"))).await.unwrap();
     refunds.create_refund(namecom("twice", 200_001, &[3_200_001])).await.unwrap();
-    let told = |level: &str, message: &str, refund: &str, attempt: u64| {
+    let is_logged = |level: &str, message: &str, refund: &str, attempt: u64| {
         log.lines().into_iter().any(|line| {
             let is_about_it = (&line["refund"], &line["attempt"]) == (&refund.into(), &attempt.into());
             line["level"] == level && line["message"] == message && is_about_it
         })
     };
-    let all_told = async {
-        while !(told("WARN", "the outcome of the refund is unknown", "twice", 2)
-            && told("WARN", "lookup inconclusive", "lost", 1)
-            && told(
-                "ERROR",
-                "the gateway cannot find out the outcome of the refund: a person must resolve it",
-                "lost",
-                1,
-            ))
+    let all_logged = async {
+        while !(is_logged("WARN", "the outcome of the refund is unknown", "twice", 2)
+            && is_logged("WARN", "lookup inconclusive", "lost", 1)
+            && is_logged("ERROR", "the gateway cannot find out the outcome of the refund: a person must resolve it", "lost", 1))
         {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    assert!(tokio::time::timeout(LIMIT, all_told).await.is_ok(), "{}", log.text());
+    assert!(tokio::time::timeout(LIMIT, all_logged).await.is_ok(), "{}", log.text());
 
     let gate = Gate { target: Some("1000002".to_owned()), ..Gate::new(Provider::Sectigo, Point::AfterEffect) };
     let gate = simulators.gate(gate).unwrap();
-    let at_once = Some(prost_types::Duration::default());
-    refunds.create_refund(proto::CreateRefundRequest { wait: at_once, ..sectigo("flying", "1000002") }).await.unwrap();
+    refunds.create_refund(without_wait(sectigo("flying", "1000002"))).await.unwrap();
     gate.wait_for(1).await.unwrap();
     gateway.kill();
     let (gateway, log) = launch(&impatient, dir.path(), &[]);
@@ -120,11 +113,11 @@ async fn what_follows_a_doubt_is_told_in_lines_of_its_own() {
     assert!(gateway.terminate().success());
 }
 
-/// The refund's own, where nobody named one: SHA-256 of its id, the first half.
+/// The trace of a refund whose caller sent none: the first half of the SHA-256 of its id.
 const TRACE_OF_QUIET: &str = "008f0747f4e27c8462baa991a538025b";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_collector_the_lines_of_a_refund_that_had_to_wait_name_its_trace_too() {
+async fn without_a_collector_the_log_lines_of_a_refund_that_waited_have_its_trace() {
     let dir = tempfile::tempdir().unwrap();
     let simulators = simulators_in(dir.path()).await;
     let configuration = crate::support::configuration(&simulators, dir.path(), "");
@@ -142,7 +135,7 @@ async fn without_a_collector_the_lines_of_a_refund_that_had_to_wait_name_its_tra
     let gate = Gate { target: Some("1000001".to_owned()), ..Gate::new(Provider::Sectigo, Point::BeforeEffect) };
     let gate = simulators.gate(gate).unwrap();
     let first = tokio::spawn(create(Request::new(sectigo("first", "1000001"))));
-    // The one slot is taken: the others wait for it.
+    // The only slot is in use, so the others wait.
     gate.wait_for(1).await.unwrap();
     let waiting = [traced(sectigo("traced", "1000002")), Request::new(sectigo("quiet", "1000003"))];
     for mut request in waiting {
@@ -172,7 +165,7 @@ async fn without_a_collector_the_lines_of_a_refund_that_had_to_wait_name_its_tra
     };
     assert_eq!(trace_parent_of("traced"), CALLERS_TRACE);
     assert_eq!(trace_parent_of("quiet"), TRACE_OF_QUIET);
-    // As it was told when the call was made.
+    // The same trace as when the call was made.
     let recorded = lines.iter().find(|line| line["message"] == "refund recorded" && line["refund"] == "quiet").unwrap();
     assert_eq!(recorded["trace_id"], TRACE_OF_QUIET);
 }

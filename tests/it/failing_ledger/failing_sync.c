@@ -1,4 +1,5 @@
-/* A disk whose syncs fail as soon as the file named by FAIL_SYNC_WHEN exists. Loaded into the gateway by LD_PRELOAD. */
+/* Makes fsync and fdatasync fail once the file named by FAIL_SYNC_WHEN exists.
+   LD_PRELOAD loads this library into the gateway. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>

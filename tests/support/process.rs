@@ -1,11 +1,11 @@
-//! The real binary, so that it can be killed.
+//! The real binary as a process, which can be killed.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
-use crate::support::SECRETS;
+use crate::support::demo_accounts::SECRETS;
 
 /// A running `recoup serve`; killed when dropped.
 pub(crate) struct Gateway {
@@ -14,69 +14,67 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// Starts it on the configuration at `config` and waits until it says where it listens.
+    /// Starts it with the configuration at `config` and waits until it logs its address.
     pub(crate) fn start(config: &Path) -> Gateway {
         let mut serve = command(&["serve", "--config"]);
         serve.arg(config);
-        Gateway::launch(serve, |_| {}).unwrap_or_else(|said| panic!("the gateway ended: {said:?}"))
+        Gateway::launch(serve, |_| {}).unwrap_or_else(|log| panic!("the gateway ended: {log:?}"))
     }
 
-    /// Runs a command that becomes a gateway and waits until it says where it listens. Each line of
-    /// its log goes to `heard`.
+    /// Runs a command that becomes a gateway and waits until it logs its address. Each line of the
+    /// log is passed to `on_line`.
     ///
     /// # Errors
-    /// It ended before; what it said.
+    /// The log, where the process ended before that.
     pub(crate) fn launch(
         mut serve: Command,
-        mut heard: impl FnMut(&str) + Send + 'static,
+        mut on_line: impl FnMut(&str) + Send + 'static,
     ) -> Result<Gateway, Vec<String>> {
         let mut child = serve.env("RECOUP_LOG__FORMAT", "json").stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut said = Vec::new();
+        let mut log = Vec::new();
         let addr = loop {
             let Some(line) = lines.next() else {
                 child.wait().unwrap();
-                return Err(said);
+                return Err(log);
             };
             let line = line.unwrap();
-            heard(&line);
+            on_line(&line);
             let event: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
             if let Some(addr) = event["addr"].as_str() {
                 break addr.parse().unwrap();
             }
-            said.push(line);
+            log.push(line);
         };
-        // The rest is read away, so that a full pipe never stops the gateway.
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| heard(&line)));
+        // Keeps reading, so that a full pipe never blocks the gateway.
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| on_line(&line)));
         Ok(Gateway { child, addr })
     }
 
-    /// Its process id.
-    #[allow(dead_code, reason = "two test binaries share this file, and each has its own needs")]
+    /// The process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Sends it a signal by its name, and waits for nothing.
+    /// Sends a signal by its name, without waiting.
     pub(crate) fn signal(&self, name: &str) {
         let status = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status().unwrap();
         assert!(status.success());
     }
 
-    /// `kill -9`: nothing is flushed, nothing said. How it ended: by that, unless it had ended
-    /// before.
+    /// `kill -9`: nothing is flushed. Returns how the process ended, which may have been before.
     pub(crate) fn kill(mut self) -> ExitStatus {
         self.child.kill().unwrap();
         self.child.wait().unwrap()
     }
 
-    /// SIGTERM, and how it ended.
+    /// SIGTERM. Returns how the process ended.
     pub(crate) fn terminate(self) -> ExitStatus {
         self.signal("TERM");
         self.end()
     }
 
-    /// Waits for its end, and tells how it ended.
+    /// Waits for the end of the process. Returns how it ended.
     pub(crate) fn end(mut self) -> ExitStatus {
         self.child.wait().unwrap()
     }
@@ -89,7 +87,7 @@ impl Drop for Gateway {
     }
 }
 
-/// Runs the binary to its end.
+/// Runs the binary until it ends.
 pub(crate) fn run(arguments: &[&str]) -> Output {
     command(arguments).output().unwrap()
 }

@@ -1,18 +1,19 @@
-//! A ledger in trouble under the real gateway: a full disk, writes and syncs that fail, pages that
-//! rot, files that vanish.
+//! A failing ledger under the real gateway: a full disk, writes and syncs that fail, corrupt pages,
+//! files that vanish.
 //!
-//! Each scene runs the same way. One refund is done; one is on the wire, its money moved and its
-//! answer held back at a gate. Then the trouble comes. From then on nothing more may leave for a
-//! provider, health says so, and callers are told why. The held answer comes into a gateway that
-//! can no longer record it. The trouble is mended, the gateway started again, and what was on the
-//! wire is in doubt until it has been looked up. At the end the simulators' books hold nothing that
-//! the ledger does not know, and the ledger verifies.
+//! Each scene runs the same way. One refund is done; another is on the wire: its money has moved,
+//! and its answer is held back at a gate. Then the ledger fails. From then on nothing may be sent
+//! to a provider, health shows NOT_SERVING, and callers get the reason. The held answer reaches a
+//! gateway that can no longer record it. The ledger is repaired, the gateway started again, and the
+//! refund on the wire is in doubt until it has been looked up. At the end the simulators' books
+//! contain nothing that the ledger does not know, and the ledger verifies.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use recoup::proto::v1 as proto;
 use recoup::proto::v1::refund::State;
+use recoup::proto::v1::refund_event::Kind;
 use recoup::proto::v1::refund_service_client::RefundServiceClient;
 use simulators::Simulators;
 use simulators::faults::Point;
@@ -27,15 +28,15 @@ use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt;
 
 use crate::support::process::{Gateway, run};
-use crate::support::{LIMIT, SECRETS, channel, configuration, effects, reason, sectigo, simulators_in};
+use crate::support::{LIMIT, SECRETS, channel, configuration, effects, reason, sectigo, simulators_in, without_wait};
 
-/// Simulators, and a place for a ledger.
+/// Simulators, and a folder for a ledger.
 struct Scene {
     simulators: Simulators,
     dir: TempDir,
 }
 
-/// What a scene has on the wire.
+/// The refund on the wire, whose answer a gate holds back.
 struct Flying {
     gate: GateHandle,
     refunds: RefundServiceClient<Channel>,
@@ -62,7 +63,7 @@ impl Scene {
         self.dir.path().join("recoup.toml")
     }
 
-    /// Looks do not settle anything while a test looks at it, and nobody waits long for an end.
+    /// Without lookups by itself, and with a short drain.
     fn configure(&self, ledger: &Path) {
         let settings = "engine.lookups_after_ms = \"3600000\"\nserver.drain_ms = 3000";
         let usual = format!("{}/recoup.db", self.dir.path().display());
@@ -74,7 +75,7 @@ impl Scene {
         Gateway::start(&self.config())
     }
 
-    /// The gateway by way of a shell, which runs `before` and then becomes it.
+    /// Starts the gateway through a shell that runs `before` first.
     fn start_after(&self, before: &str) -> Result<Gateway, Vec<String>> {
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("{before}; exec \"$0\" serve --config \"$1\""), env!("CARGO_BIN_EXE_recoup")]);
@@ -82,7 +83,7 @@ impl Scene {
         Gateway::launch(shell, |_| {})
     }
 
-    /// One refund that is done, and one whose answer is held back.
+    /// One refund that is done, and one on the wire.
     async fn begin(&self, gateway: &Gateway) -> Flying {
         let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
         let done = refunds.create_refund(sectigo("done", DONE)).await.unwrap().into_inner().refund.unwrap();
@@ -93,9 +94,7 @@ impl Scene {
     async fn fly(&self, mut refunds: RefundServiceClient<Channel>) -> Flying {
         let gate = Gate { target: Some(FLYING.to_owned()), ..Gate::new(Provider::Sectigo, Point::AfterEffect) };
         let gate = self.simulators.gate(gate).unwrap();
-        let at_once = Some(prost_types::Duration::default());
-        let request = proto::CreateRefundRequest { wait: at_once, ..sectigo("flying", FLYING) };
-        refunds.create_refund(request).await.unwrap();
+        refunds.create_refund(without_wait(sectigo("flying", FLYING))).await.unwrap();
         gate.wait_for(1).await.unwrap();
         Flying { gate, refunds }
     }
@@ -104,9 +103,9 @@ impl Scene {
         self.simulators.journal().iter().filter(|entry| entry.moves_money).count()
     }
 
-    /// Health says so, callers are told the reason, and nothing leaves any more, not even when the
-    /// held answer has come.
-    async fn stopped(&self, gateway: Gateway, flying: Flying, code: Code, why: &str) {
+    /// Health shows NOT_SERVING, callers get the reason, and nothing is sent any more, not even
+    /// after the held answer has arrived.
+    async fn has_stopped(&self, gateway: Gateway, flying: Flying, code: Code, why: &str) {
         not_serving(&gateway).await;
         let before = self.wire_requests();
         for number in 0..3 {
@@ -114,29 +113,28 @@ impl Scene {
             let status = flying.refunds.clone().create_refund(request).await.unwrap_err();
             assert_eq!((status.code(), reason(&status).as_str()), (code, why), "{status:?}");
         }
-        // What is on disk is told to whoever asks for it again, unless the disk is not to be
-        // believed.
+        // A recorded refund is still returned, unless the ledger is corrupt.
         let again = flying.refunds.clone().create_refund(sectigo("done", DONE)).await;
         match code {
             Code::DataLoss => assert_eq!(again.unwrap_err().code(), code),
             _ => assert!(again.unwrap().into_inner().replayed),
         }
         assert_eq!(flying.gate.release_all().len(), 1);
-        // The drain waits for what is on the wire, so the answer has come when this returns.
-        assert!(gateway.terminate().success(), "it ends in order");
-        assert_eq!(self.wire_requests(), before, "something left after the ledger had failed");
+        // The drain waits for the attempt on the wire, so the answer has arrived when this returns.
+        assert!(gateway.terminate().success(), "it stops cleanly");
+        assert_eq!(self.wire_requests(), before, "a request was sent after the ledger had failed");
     }
 
-    /// The trouble is over: what was on the wire is in doubt, and at rest the books hold nothing
-    /// that the ledger does not know.
-    async fn mended(&self, acknowledged: &[String]) {
+    /// After the repair: the refund on the wire is in doubt, and at the end the books contain
+    /// nothing that the ledger does not know.
+    async fn recovers(&self, acknowledged: &[String]) {
         let gateway = self.start();
         let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
-        // The first look may have settled it by now; the history keeps that it was in doubt.
+        // The first lookup may have ended the doubt by now; the history shows it.
         let request = proto::ListRefundEventsRequest { name: "refunds/flying".to_owned(), ..Default::default() };
         let history = refunds.list_refund_events(request).await.unwrap().into_inner().events;
         assert!(history.len() > 2 && history[2].to_state() == State::InDoubt, "{history:#?}");
-        assert!(history[2].note.contains("The gateway stopped"), "{history:#?}");
+        assert_eq!(history[2].kind(), Kind::Interrupted, "{history:#?}");
         for id in acknowledged {
             get(&mut refunds, id).await;
         }
@@ -144,15 +142,15 @@ impl Scene {
         let all = refunds.list_refunds(request).await.unwrap().into_inner().refunds;
         let mut known = 0;
         for refund in all {
-            let refund = looked_up(&mut refunds, refund).await;
+            let refund = reconciled(&mut refunds, refund).await;
             let Some(proto::refund::Target::Sectigo(target)) = &refund.target else { panic!("{refund:?}") };
             let times = effects(&self.simulators, &target.order_number);
             known += times;
             match refund.state() {
                 State::Succeeded => assert_eq!(times, 1, "{refund:?}"),
-                // It was recorded, and never left.
+                // It was recorded, and never sent.
                 State::InDoubt => assert_eq!(times, 0, "{refund:?}"),
-                other => panic!("{other:?} is no rest: {refund:?}"),
+                other => panic!("{other:?} is not expected: {refund:?}"),
             }
         }
         assert_eq!(known, self.simulators.books().len(), "money moved that the ledger does not know");
@@ -175,8 +173,8 @@ async fn get(refunds: &mut RefundServiceClient<Channel>, id: &str) -> proto::Ref
     refunds.get_refund(request).await.unwrap().into_inner().refund.unwrap()
 }
 
-/// The refund after a look at the provider, or as it is where the gateway's own look came first.
-async fn looked_up(refunds: &mut RefundServiceClient<Channel>, refund: proto::Refund) -> proto::Refund {
+/// The refund after ReconcileRefund, or after the gateway's own lookup where that came first.
+async fn reconciled(refunds: &mut RefundServiceClient<Channel>, refund: proto::Refund) -> proto::Refund {
     if refund.state() != State::InDoubt {
         return refund;
     }
@@ -196,11 +194,10 @@ async fn not_serving(gateway: &Gateway) {
         let mut watch = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
         while watch.message().await.unwrap().unwrap().status() != ServingStatus::NotServing {}
     };
-    tokio::time::timeout(LIMIT, follow).await.expect("health never said NOT_SERVING");
+    tokio::time::timeout(LIMIT, follow).await.expect("health never showed NOT_SERVING");
 }
 
-/// Creates refunds until one is not recorded: those that were acknowledged, and what the first
-/// other caller was told.
+/// Creates refunds until one fails. Returns the acknowledged ones, and the error.
 async fn until_it_fails(refunds: &mut RefundServiceClient<Channel>) -> (Vec<String>, Status) {
     let mut acknowledged = Vec::new();
     for number in 0..800 {
@@ -210,12 +207,12 @@ async fn until_it_fails(refunds: &mut RefundServiceClient<Channel>) -> (Vec<Stri
             Err(status) => return (acknowledged, status),
         }
     }
-    panic!("800 refunds, and no trouble");
+    panic!("800 refunds were recorded, and none failed");
 }
 
-/// A write that failed before its commit says that nothing was recorded; one that failed in the
-/// commit says that it does not know.
-fn tells_what_it_knows(status: &Status) {
+/// A write that failed before its commit reports that nothing was recorded; one that failed in the
+/// commit reports that this is not known.
+fn assert_failed_write(status: &Status) {
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
     if status.get_error_details().error_info().is_some() {
         assert_eq!(reason(status), "LEDGER_UNAVAILABLE");
@@ -224,10 +221,10 @@ fn tells_what_it_knows(status: &Status) {
     }
 }
 
-/// A file system of one megabyte, in a mount namespace of the gateway's own, which ends with it.
+/// A file system of one megabyte, in a mount namespace of the gateway that ends with it.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_disk() {
+async fn a_full_disk_stops_the_gateway() {
     let scene = Scene::new().await;
     let small = scene.ledger().parent().unwrap().to_owned();
     let mut unshare = Command::new("unshare");
@@ -238,7 +235,9 @@ async fn a_full_disk() {
         .stderr(Stdio::null())
         .status();
     if !possible.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: this system lets nobody mount a small file system in a namespace (unshare --user --mount)");
+        eprintln!(
+            "skipped: this system does not allow mounting a small file system in a namespace (unshare --user --mount)"
+        );
         return;
     }
     unshare.arg(format!("{mount} && exec \"$0\" serve --config \"$1\"")).arg(env!("CARGO_BIN_EXE_recoup"));
@@ -247,9 +246,9 @@ async fn a_full_disk() {
 
     let mut flying = scene.begin(&gateway).await;
     let (acknowledged, status) = until_it_fails(&mut flying.refunds).await;
-    tells_what_it_knows(&status);
+    assert_failed_write(&status);
     assert!(!acknowledged.is_empty(), "the disk was full from the beginning");
-    // What the full disk holds is seen through the process; a larger disk takes it over.
+    // The files on the full disk are visible through the process; they move to a larger disk.
     not_serving(&gateway).await;
     let inside = format!("/proc/{}/root{}", gateway.id(), small.display());
     let larger = scene.dir.path().join("larger");
@@ -257,19 +256,17 @@ async fn a_full_disk() {
     for name in ["recoup.db", "recoup.db-wal"] {
         std::fs::copy(format!("{inside}/{name}"), larger.join(name)).unwrap();
     }
-    scene.stopped(gateway, flying, Code::Unavailable, "LEDGER_UNAVAILABLE").await;
+    scene.has_stopped(gateway, flying, Code::Unavailable, "LEDGER_UNAVAILABLE").await;
     scene.configure(&larger.join("recoup.db"));
-    scene.mended(&acknowledged).await;
+    scene.recovers(&acknowledged).await;
 }
 
-/// A limit on the size of files makes the next write fail with EFBIG, which is to a database what a
-/// failing disk is.
+/// A limit on the size of files makes the next write fail with EFBIG, like a failing disk.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_write_that_fails() {
+async fn a_failed_write_stops_the_gateway() {
     let scene = Scene::new().await;
-    // The signal that comes with the error would end the process before it can be tested how it
-    // takes it.
+    // The signal that comes with the error would end the process.
     let gateway = scene.start_after("trap '' XFSZ").unwrap();
     let mut flying = scene.begin(&gateway).await;
     let log = scene.ledger().with_file_name("recoup.db-wal").metadata().unwrap().len();
@@ -277,25 +274,25 @@ async fn a_write_that_fails() {
         .args(["--pid", &gateway.id().to_string(), &format!("--fsize={}", log + 100_000)])
         .status();
     if !limited.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: there is no prlimit(1) here to make writes fail with");
+        eprintln!("skipped: prlimit(1) is not installed, so writes cannot be made to fail");
         return;
     }
     let (acknowledged, status) = until_it_fails(&mut flying.refunds).await;
-    tells_what_it_knows(&status);
-    assert!(!acknowledged.is_empty(), "no write came through");
-    scene.stopped(gateway, flying, Code::Unavailable, "LEDGER_UNAVAILABLE").await;
-    scene.mended(&acknowledged).await;
+    assert_failed_write(&status);
+    assert!(!acknowledged.is_empty(), "no write succeeded");
+    scene.has_stopped(gateway, flying, Code::Unavailable, "LEDGER_UNAVAILABLE").await;
+    scene.recovers(&acknowledged).await;
 }
 
-/// A library between the gateway and the system fails its syncs.
+/// A preloaded library makes syncs fail.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_sync_that_fails() {
+async fn a_failed_sync_stops_the_gateway() {
     let scene = Scene::new().await;
     let library = scene.dir.path().join("failing_sync.so");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/trouble/failing_sync.c");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/failing_ledger/failing_sync.c");
     let made = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).arg("-ldl").status();
-    assert!(made.unwrap().success(), "the C compiler that Rust links with makes it");
+    assert!(made.unwrap().success(), "the C compiler that Rust links with compiles it");
     let trigger = scene.dir.path().join("now");
     let gateway = scene
         .start_after(&format!("export LD_PRELOAD={} FAIL_SYNC_WHEN={}", library.display(), trigger.display()))
@@ -304,16 +301,16 @@ async fn a_sync_that_fails() {
     let sent = scene.wire_requests();
     std::fs::write(&trigger, "").unwrap();
     let (acknowledged, status) = until_it_fails(&mut flying.refunds).await;
-    tells_what_it_knows(&status);
+    assert_failed_write(&status);
     assert_eq!((acknowledged.len(), scene.wire_requests()), (0, sent), "the first sync that failed was the last write");
-    scene.stopped(gateway, flying, Code::Unavailable, "LEDGER_UNAVAILABLE").await;
-    scene.mended(&acknowledged).await;
+    scene.has_stopped(gateway, flying, Code::Unavailable, "LEDGER_UNAVAILABLE").await;
+    scene.recovers(&acknowledged).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pages_that_rot() {
+async fn corrupt_pages_stop_the_gateway() {
     let scene = Scene::new().await;
-    // What was written before the last start is in the file alone.
+    // What was written before the last start is not in the cache.
     let gateway = scene.start();
     let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
     refunds.create_refund(sectigo("done", DONE)).await.unwrap();
@@ -327,31 +324,31 @@ async fn pages_that_rot() {
     assert!(gateway.terminate().success());
     let gateway = scene.start();
     let flying = scene.fly(RefundServiceClient::new(channel(gateway.addr).await)).await;
-    let sound = std::fs::read(scene.ledger()).unwrap();
-    let mut rotten = sound.clone();
-    rotten[4096..].fill(0xA5);
-    overwrite(&scene.ledger(), &rotten);
+    let intact = std::fs::read(scene.ledger()).unwrap();
+    let mut corrupt = intact.clone();
+    corrupt[4096..].fill(0xA5);
+    overwrite(&scene.ledger(), &corrupt);
 
-    // Whoever reads first meets it, a caller or the engine.
+    // The first read fails, of a caller or of the engine.
     let mut refunds = flying.refunds.clone();
     let request = proto::ListRefundsRequest { page_size: 1000, ..Default::default() };
     let status = refunds.list_refunds(request).await.unwrap_err();
     assert_eq!((status.code(), reason(&status).as_str()), (Code::DataLoss, "LEDGER_CORRUPT"), "{status:?}");
-    scene.stopped(gateway, flying, Code::DataLoss, "LEDGER_CORRUPT").await;
+    scene.has_stopped(gateway, flying, Code::DataLoss, "LEDGER_CORRUPT").await;
     assert_eq!(scene.verify(), Some(1));
 
-    // Nothing is sent from a rotten ledger after a start either.
+    // Nothing is sent from a corrupt ledger after a start, either.
     let before = scene.wire_requests();
     match scene.start_after(":") {
-        Err(said) => assert!(said.iter().any(|line| line.contains("recoup.db")), "{said:?}"),
+        Err(log) => assert!(log.iter().any(|line| line.contains("recoup.db")), "{log:?}"),
         Ok(gateway) => not_serving(&gateway).await,
     }
     assert_eq!(scene.wire_requests(), before);
-    overwrite(&scene.ledger(), &sound);
-    scene.mended(&acknowledged).await;
+    overwrite(&scene.ledger(), &intact);
+    scene.recovers(&acknowledged).await;
 }
 
-/// In place: the file stays the one that is open.
+/// Overwrites in place, so that the file stays open.
 fn overwrite(path: &Path, bytes: &[u8]) {
     use std::io::Write as _;
     std::fs::OpenOptions::new().write(true).open(path).unwrap().write_all(bytes).unwrap();
@@ -369,7 +366,7 @@ enum Loss {
 #[case::renamed(Loss::Renamed)]
 #[case::replaced(Loss::Replaced)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_that_vanishes(#[case] loss: Loss) {
+async fn a_vanished_ledger_file_stops_the_gateway(#[case] loss: Loss) {
     let scene = Scene::new().await;
     let gateway = scene.start();
     let flying = scene.begin(&gateway).await;
@@ -391,8 +388,8 @@ async fn a_file_that_vanishes(#[case] loss: Loss) {
             std::fs::copy(&kept, &ledger).unwrap();
         }
     }
-    // Nobody has to write for it to be noticed: who follows the history is told, and who waits for
-    // an outcome gets what there is.
+    // The loss is noticed without a write: the event stream ends with the reason, and a wait
+    // returns the present state.
     let last = tokio::time::timeout(LIMIT, async {
         loop {
             match history.message().await {
@@ -402,16 +399,16 @@ async fn a_file_that_vanishes(#[case] loss: Loss) {
         }
     });
     assert_eq!(reason(&last.await.unwrap().unwrap_err()), "LEDGER_UNAVAILABLE");
-    // Far below the minute that was asked for.
+    // Far below the requested minute.
     let as_it_is = tokio::time::timeout(LIMIT / 2, waiting).await.unwrap().unwrap();
     assert_eq!(as_it_is.state(), State::Dispatching);
-    scene.stopped(gateway, flying, Code::Unavailable, "LEDGER_UNAVAILABLE").await;
+    scene.has_stopped(gateway, flying, Code::Unavailable, "LEDGER_UNAVAILABLE").await;
     if loss != Loss::Replaced {
         let output = run(&["serve", "--config", scene.config().to_str().unwrap()]);
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert!(said.contains("is gone") && output.status.code() == Some(1), "no new ledger is begun: {said}");
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(error.contains("is gone") && output.status.code() == Some(1), "no new ledger is created: {error}");
         assert!(!ledger.exists());
     }
     std::fs::rename(&kept, &ledger).unwrap();
-    scene.mended(&["done".to_owned()]).await;
+    scene.recovers(&["done".to_owned()]).await;
 }

@@ -1,5 +1,5 @@
-//! The operator's way after an account has changed: `recoup check --ledger` says it before a start,
-//! the metrics and the command line after it, and `recoup refunds reassign` ends the waiting.
+//! The operator's tools for a changed account: `recoup check --ledger` before a start, the metrics
+//! and the command line after it, and `recoup refunds reassign`.
 
 use std::process::Output;
 
@@ -22,7 +22,7 @@ async fn recoup(arguments: Vec<String>) -> (String, Option<i32>) {
     (String::from_utf8([stdout, stderr].concat()).unwrap(), status.code())
 }
 
-/// `recoup check --ledger` with the stack's configuration, changed at will.
+/// `recoup check --ledger` with the stack's configuration after `change`.
 async fn checked(stack: &Stack, change: impl FnOnce(String) -> String) -> (String, Option<i32>) {
     let path = stack.dir.path().join("next.toml");
     std::fs::write(&path, change(configuration(&stack.simulators, stack.dir.path(), SETTINGS))).unwrap();
@@ -39,9 +39,9 @@ fn renamed(configuration: String) -> String {
 }
 
 #[rstest]
-#[case::as_it_is(|it: String| it, 0, "no refund would wait")]
-#[case::gone(renamed, 1, "1 refund recorded for debitsuccess at")]
-#[case::gone_in_words(renamed, 1, "would wait: the account is not configured")]
+#[case::unchanged(|it: String| it, 0, "no refund would wait")]
+#[case::removed(renamed, 1, "1 refund recorded for debitsuccess at")]
+#[case::removed_with_the_reason(renamed, 1, "would wait: the account is not configured")]
 #[case::currency(|it: String| it.replace("\"AUD\"", "\"NZD\""), 1, "the configured account differs in currency")]
 #[case::login(|it: String| it.replace("username = \"demo\"\n", "username = \"other\"\n"), 1, "differs in login")]
 #[case::endpoint_and_login(
@@ -60,29 +60,29 @@ fn renamed(configuration: String) -> String {
     "would continue at the account's present place"
 )]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_check_says_before_a_start_what_would_wait(
+async fn a_check_reports_before_a_start_which_refunds_would_wait(
     #[case] change: fn(String) -> String,
     #[case] code: i32,
-    #[case] words: &str,
+    #[case] expected: &str,
 ) {
     let stack = Stack::start_with(SETTINGS).await;
     let before = lost(&stack, Provider::Debitsuccess, "lost").await;
     assert_eq!(before.state(), State::InDoubt);
 
-    let (said, status) = checked(&stack, change).await;
-    assert!(said.contains(words), "{said}");
-    assert_eq!(status, Some(code), "{said}");
-    assert_eq!(stack.get("lost").await, before, "it changes nothing");
+    let (output, status) = checked(&stack, change).await;
+    assert!(output.contains(expected), "{output}");
+    assert_eq!(status, Some(code), "{output}");
+    assert_eq!(stack.get("lost").await, before, "a check changes nothing");
     let (_, target, _) = sample_request(Provider::Debitsuccess, "lost");
     assert_eq!((stack.attempts(target), stack.effects(target)), (1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_check_without_a_ledger_is_one_sentence() {
+async fn a_check_without_a_ledger_prints_one_sentence() {
     let stack = Stack::start().await;
     let elsewhere = stack.dir.path().join("elsewhere.db").display().to_string();
-    let (said, status) = checked(&stack, |it| it.replace(&ledger_of(&stack), &elsewhere)).await;
-    assert!(said.contains(&format!("there is no ledger {elsewhere}")), "{said}");
+    let (output, status) = checked(&stack, |it| it.replace(&ledger_of(&stack), &elsewhere)).await;
+    assert!(output.contains(&format!("there is no ledger {elsewhere}")), "{output}");
     assert_eq!(status, Some(2));
     assert!(!std::path::Path::new(&elsewhere).exists());
 }
@@ -92,7 +92,7 @@ fn ledger_of(stack: &Stack) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_waits_is_counted_shown_and_goes_on_where_a_person_says() {
+async fn waiting_refunds_are_counted_and_shown_and_can_be_reassigned() {
     let stack = Stack::start_with(SETTINGS).await;
     lost(&stack, Provider::Debitsuccess, "lost").await;
     let with = |it: String| renamed(it).replacen("[accounts", &format!("{SETTINGS}\n[accounts"), 1);
@@ -106,24 +106,26 @@ async fn what_waits_is_counted_shown_and_goes_on_where_a_person_says() {
 
     let server = format!("http://{}", stack.app.addr());
     let refunds = |arguments: &[&str]| {
-        recoup(["refunds", "--server", &server].iter().chain(arguments).map(|word| (*word).to_owned()).collect())
+        recoup(
+            ["refunds", "--server", &server].iter().chain(arguments).map(|argument| (*argument).to_owned()).collect(),
+        )
     };
     let (shown, _) = refunds(&["show", "lost"]).await;
     assert!(shown.contains("waiting for") && shown.contains("its account, which is not configured"), "{shown}");
-    let (said, code) = refunds(&["reassign", "lost", "--account", "sectigo", "--evidence", "ticket 7"]).await;
-    assert!(said.contains("ACCOUNT_MISMATCH"), "{said}");
+    let (output, code) = refunds(&["reassign", "lost", "--account", "sectigo", "--evidence", "ticket 7"]).await;
+    assert!(output.contains("ACCOUNT_MISMATCH"), "{output}");
     assert_eq!(code, Some(1));
-    let (said, code) = refunds(&["reassign", "lost", "--account", "books"]).await;
-    assert!(said.contains("--evidence"), "{said}");
+    let (output, code) = refunds(&["reassign", "lost", "--account", "books"]).await;
+    assert!(output.contains("--evidence"), "{output}");
     assert_eq!(code, Some(2));
-    let (said, code) = refunds(&["reassign", "lost", "--account", "books", "--evidence", "ticket 7"]).await;
-    assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("books"), "{said}");
+    let (output, code) = refunds(&["reassign", "lost", "--account", "books", "--evidence", "ticket 7"]).await;
+    assert_eq!(code, Some(0), "{output}");
+    assert!(output.contains("books"), "{output}");
 
     let found = stack.until("lost", |refund| refund.state() != State::InDoubt).await;
     assert_eq!((found.account.as_str(), found.state()), ("books", State::Submitted));
-    let (said, code) = refunds(&["reassign", "lost", "--account", "books", "--evidence", "ticket 7", "--yes"]).await;
-    assert!(said.contains("NOT_REASSIGNABLE"), "{said}");
+    let (output, code) = refunds(&["reassign", "lost", "--account", "books", "--evidence", "ticket 7", "--yes"]).await;
+    assert!(output.contains("NOT_REASSIGNABLE"), "{output}");
     assert_eq!(code, Some(1));
     let text = scrape(stack.app.metrics_addr().unwrap()).await;
     assert_eq!(waiting(&text, "debitsuccess"), Some(0.0), "{text}");

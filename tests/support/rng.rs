@@ -1,20 +1,19 @@
-//! Chance from a seed: the same seed decides the same, whatever the scheduler makes of it.
+//! Random numbers from a seed: the same seed decides the same, whatever the scheduler does.
 
-/// A stream of numbers (SplitMix64).
+/// A stream of random numbers (SplitMix64).
 #[derive(Debug, Clone)]
-pub(crate) struct Dice(u64);
+pub(crate) struct SeededRng(u64);
 
-impl Dice {
-    /// The stream of a seed and of what it is for.
-    pub(crate) fn new(seed: u64, purpose: &[u64]) -> Dice {
-        let mut dice = Dice(seed);
+impl SeededRng {
+    /// The stream of a seed for one purpose.
+    pub(crate) fn new(seed: u64, purpose: &[u64]) -> SeededRng {
+        let mut rng = SeededRng(seed);
         for part in purpose {
-            dice = Dice(dice.next() ^ part.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+            rng = SeededRng(rng.next() ^ part.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         }
-        dice
+        rng
     }
 
-    /// Any number.
     pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut bits = self.0;
@@ -28,13 +27,13 @@ impl Dice {
         low + self.next() % (high - low + 1)
     }
 
-    /// True so many times in a hundred.
+    /// True with a probability of `share` in a hundred.
     pub(crate) fn percent(&mut self, share: u64) -> bool {
         self.next() % 100 < share
     }
 
-    /// A place in something of this length.
-    pub(crate) fn place(&mut self, length: usize) -> usize {
+    /// An index into something of this length.
+    pub(crate) fn index(&mut self, length: usize) -> usize {
         usize::try_from(self.next() % (length.max(1) as u64)).unwrap()
     }
 
@@ -47,6 +46,6 @@ impl Dice {
                 None => return *choice,
             }
         }
-        unreachable!("what is left is below the sum of all weights")
+        unreachable!("the rest is below the sum of all weights")
     }
 }
