@@ -565,7 +565,9 @@ fn evidence_of(lookup: &Lookup) -> String {
             format!("the provider has the refund: {}", acceptance.status.as_deref().unwrap_or("accepted"))
         }
         Lookup::Found(Outcome::Refused { error, .. }) => format!("the provider refused it: {}", error.to_text()),
-        Lookup::Found(Outcome::NotSent { error, .. }) => format!("the provider could not be asked: {}", error.to_text()),
+        Lookup::Found(Outcome::NotSent { error, .. }) => {
+            format!("the provider could not be asked: {}", error.to_text())
+        }
         Lookup::Found(Outcome::Unknown { evidence, .. })
         | Lookup::NotFound { evidence, .. }
         | Lookup::Unavailable { evidence, .. } => evidence.clone(),

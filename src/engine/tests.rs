@@ -29,8 +29,8 @@ use crate::domain::state::State;
 use crate::domain::target::{DebitsuccessFields, DebitsuccessTarget, FieldViolation, SectigoTarget, Target};
 use crate::ledger::sqlite::{SqliteLedger, SqliteSettings};
 use crate::ledger::{
-    CreateOutcome, DueKind, DueQuery, FirstAttempt, GATEWAY, Health, NewRefund, OpenRefunds, Reassign, RecordEvents, RelatedLogins,
-    Reschedule, Ticket,
+    CreateOutcome, DueKind, DueQuery, FirstAttempt, GATEWAY, Health, NewRefund, OpenRefunds, Reassign, RecordEvents,
+    RelatedLogins, Reschedule, Ticket,
 };
 use crate::telemetry::metrics::AccountMeter;
 
@@ -110,9 +110,9 @@ impl Bench {
             requests_per_second: 0,
             requests_per_hour: 0,
             pending_limit: Duration::from_secs(86_400),
-            adapter: self.provider.clone(),
-            status: None,
-            meter: AccountMeter::off(),
+            refunds: self.provider.clone(),
+            validation: None,
+            metrics: AccountMeter::off(),
         };
         change(&mut account);
         let settings = EngineSettings {
@@ -425,7 +425,7 @@ impl crate::providers::RefundProvider for ScriptedProvider {
     }
 
     async fn probe(&self, turns: &dyn crate::providers::RequestLimiter) -> ProbeReport {
-        turns.turn().await;
+        turns.acquire().await;
         ProbeReport::unreached("this provider answers no probe")
     }
 }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value as Json;
 
 use crate::domain::clock::Timestamp;
-use crate::domain::event::{EventKind};
+use crate::domain::event::EventKind;
 use crate::domain::history::EventRecord;
 use crate::domain::ids::{AccountName, ProviderKind, RefundId};
 use crate::domain::money::{Currency, Money};

@@ -425,8 +425,8 @@ async fn the_log_contains_neither_people_from_the_page_nor_its_token() {
     assert_eq!(watch.state().await, OrderState::Rejected);
     drop(watch);
     wait_until(|| log.lock().unwrap().contains("stopped watching order")).await;
-    let token =
-        simulators.with_world(|world| world.providers.sectigo.order("3000002").unwrap().validation.upload_document_token.clone());
+    let token = simulators
+        .with_world(|world| world.providers.sectigo.order("3000002").unwrap().validation.upload_document_token.clone());
     let phone = shown.callback.unwrap().phone_number;
     let email = shown.agreement.unwrap().click_through_email_address;
     let log = log.lock().unwrap();

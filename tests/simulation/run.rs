@@ -336,7 +336,9 @@ fn account(sim: &Arc<Sim>, process: &Arc<Process>, configured: &ConfiguredAccoun
         former: former.iter().map(|one| one.place.clone()).collect(),
     };
     let wire = Arc::new(SimTransport { site: *site, at: at.clone(), sim: sim.clone(), process: process.clone() });
-    Account::connect_with_transport(wire, settings, Arc::new(SimClock(sim.clone()))).map_err(|error| error.to_string()).unwrap()
+    Account::connect_with_transport(wire, settings, Arc::new(SimClock(sim.clone())))
+        .map_err(|error| error.to_string())
+        .unwrap()
 }
 
 /// The default of the setting `pending_limit`: how long a refund may wait to be sent.

@@ -597,21 +597,21 @@ impl States {
 
     fn perform(&mut self, settings: &Settings, provider: ProviderKind, at: i64, request: &Request) -> Handled {
         match provider {
-            ProviderKind::Sectigo => sectigo::perform(&mut self.sectigo, &settings.sectigo, moment(at), request),
-            ProviderKind::Namecom => namecom::perform(&mut self.namecom, &settings.namecom, moment(at), request),
+            ProviderKind::Sectigo => sectigo::handle(&mut self.sectigo, &settings.sectigo, moment(at), request),
+            ProviderKind::Namecom => namecom::handle(&mut self.namecom, &settings.namecom, moment(at), request),
             ProviderKind::Debitsuccess => {
-                debitsuccess::perform(&mut self.debitsuccess, &settings.debitsuccess, moment(at), request)
+                debitsuccess::handle(&mut self.debitsuccess, &settings.debitsuccess, moment(at), request)
             }
         }
     }
 }
 
 /// What a request says about itself.
-pub(crate) fn identify(provider: ProviderKind, request: &Request) -> Identified {
+pub(crate) fn identify(provider: ProviderKind, request: &Request) -> RequestInfo {
     match provider {
-        ProviderKind::Sectigo => sectigo::identify(request),
-        ProviderKind::Namecom => namecom::identify(request),
-        ProviderKind::Debitsuccess => debitsuccess::identify(request),
+        ProviderKind::Sectigo => sectigo::inspect(request),
+        ProviderKind::Namecom => namecom::inspect(request),
+        ProviderKind::Debitsuccess => debitsuccess::inspect(request),
     }
 }
 

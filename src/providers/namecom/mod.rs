@@ -199,7 +199,7 @@ fn digest_of(token: &SecretString, refund: &RefundId) -> String {
 mod tests {
 
     use super::*;
-    use crate::domain::outcome::DoubtReason;
+    use crate::domain::outcome::{DoubtReason, Outcome};
     use crate::http::testing::scripted_server::{Script, ScriptedServer};
     use crate::providers::ProviderSettings;
     use crate::providers::testing::fixtures::{self, Unpaced, outcome_summary};
@@ -243,9 +243,9 @@ mod tests {
         let intent = fixtures::intent("r-1", target());
         let recorded = account.refunds.credential(&intent.id).unwrap();
         let refund = || account.refunds.refund(&intent, Some(&recorded));
-        assert_eq!(outcome_summary(&refund().await), "unknown provider_server_error");
+        assert_eq!(outcome_summary(&refund().await.outcome), "unknown provider_server_error");
         account.secret.replace("another-token".into());
-        assert_eq!(outcome_summary(&refund().await), "not_sent  other");
+        assert_eq!(outcome_summary(&refund().await.outcome), "not_sent  other");
         assert_eq!(server.requests().len(), 1);
         assert_ne!(account.refunds.credential(&intent.id), Some(recorded));
     }

@@ -182,7 +182,8 @@ mod tests {
     async fn the_target_of_another_provider_is_never_sent() {
         let server = ScriptedServer::start(Script::Close).await;
         let target = Target::Namecom(crate::domain::target::NamecomTarget::new(1, &[2]).unwrap());
-        let outcome = fixtures::account(&server, login()).refunds.refund(&fixtures::intent("r-1", target), None).await.outcome;
+        let outcome =
+            fixtures::account(&server, login()).refunds.refund(&fixtures::intent("r-1", target), None).await.outcome;
         assert!(matches!(outcome, Outcome::NotSent { .. }), "{outcome:?}");
         assert_eq!(server.connections(), 0);
     }

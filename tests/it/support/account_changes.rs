@@ -117,7 +117,8 @@ pub(crate) fn move_login(simulators: &Simulators) {
         let account =
             SectigoAccount { login_name: "demo-2".to_owned(), password: "demo-password".to_owned(), locked: false };
         world.providers.sectigo.put_account(account).unwrap();
-        let account = NamecomAccount { username: "demo-2-test".to_owned(), ..world.providers.namecom.accounts()[0].clone() };
+        let account =
+            NamecomAccount { username: "demo-2-test".to_owned(), ..world.providers.namecom.accounts()[0].clone() };
         world.providers.namecom.put_account(account);
         let login = Login { username: "demo-2".to_owned(), password: "demo-password".to_owned() };
         world.providers.debitsuccess.put_login(login);

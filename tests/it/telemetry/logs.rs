@@ -90,7 +90,12 @@ async fn later_events_of_a_refund_in_doubt_are_logged() {
     let all_logged = async {
         while !(is_logged("WARN", "the outcome of the refund is unknown", "twice", 2)
             && is_logged("WARN", "lookup inconclusive", "lost", 1)
-            && is_logged("ERROR", "the gateway cannot find out the outcome of the refund: a person must resolve it", "lost", 1))
+            && is_logged(
+                "ERROR",
+                "the gateway cannot find out the outcome of the refund: a person must resolve it",
+                "lost",
+                1,
+            ))
         {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
