@@ -16,13 +16,20 @@ use crate::engine::error::EngineError;
 use crate::engine::{attempt, lookup, spans};
 use crate::ledger::GATEWAY;
 
-/// Reconciles a refund that is due. Holds `lookup_slot` until the lookup is recorded.
+/// Reconciles a refund that is due, unless it has been reconciled since `refund` was read. Holds
+/// `lookup_slot` until the lookup is recorded.
 pub(super) async fn reconcile_one(
     core: &Arc<EngineCore>,
     account: &Arc<AccountRuntime>,
     refund: Refund,
     lookup_slot: OwnedSemaphorePermit,
 ) {
+    // The query of due refunds may be older than the end of the lookup before.
+    match core.get(refund.id()).await {
+        Ok(current) if current.revision == refund.revision && current.next_check == refund.next_check => {}
+        Ok(_) => return,
+        Err(problem) => return retry_later(&problem).await,
+    }
     spans::link_to_refund(core, &refund).await;
     // While the account is suspended, only lookups are made: they move no money, and show when it
     // recovers.
@@ -50,10 +57,14 @@ pub(super) async fn reconcile_one(
         }
     };
     if let Err(problem) = reconciled {
-        warn!(%problem, "could not reconcile the refund; retrying");
-        // The refund is still due: without a pause it would be tried again immediately.
-        tokio::time::sleep(LEDGER_ERROR_BACKOFF).await;
+        retry_later(&problem).await;
     }
+}
+
+/// The refund is still due: without a pause it would be tried again immediately.
+async fn retry_later(problem: &EngineError) {
+    warn!(%problem, "could not reconcile the refund; retrying");
+    tokio::time::sleep(LEDGER_ERROR_BACKOFF).await;
 }
 
 /// See [`crate::engine::Engine::reconcile`].
