@@ -28,8 +28,8 @@ const BATCH: usize = 10_000;
 /// The time between two refunds: a million take ten months.
 const INTERVAL: Duration = Duration::from_secs(26);
 
-/// Returns a ledger with this many completed refunds from the cache. Writes and verifies it first if
-/// it is not there.
+/// Returns a ledger with this many completed refunds from the cache. Writes and verifies it first
+/// if it is not there.
 pub(crate) async fn large(folder: &Path, refunds: usize) -> PathBuf {
     let path = folder.join(format!("ledger-{refunds}-v8.db"));
     if path.exists() {

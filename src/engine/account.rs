@@ -39,8 +39,8 @@ pub(super) struct AccountRuntime {
     pub(super) reconcile_notify: Notify,
     /// Older refunds wait to be sent: a new one may not overtake them.
     pub(super) has_backlog: AtomicBool,
-    /// How many probes the circuit breaker has asked for; selects the refund that the next one looks
-    /// up.
+    /// How many probes the circuit breaker has asked for; selects the refund that the next one
+    /// looks up.
     pub(super) probe_count: AtomicUsize,
     /// The account has recovered: refunds whose last lookup had no usable answer become due now.
     pub(super) has_recovered: AtomicBool,

@@ -1,5 +1,5 @@
-//! What follows from a provider's answer: the events to record, the next lookup, and whether one more
-//! attempt is safe. Pure: nothing here waits, does I/O or reads a clock.
+//! What follows from a provider's answer: the events to record, the next lookup, and whether one
+//! more attempt is safe. Pure: nothing here waits, does I/O or reads a clock.
 
 use std::time::Duration;
 
@@ -67,8 +67,8 @@ pub struct Decision {
 pub enum Step {
     /// Look it up at the provider.
     LookUp,
-    /// Send the same request once more: the provider prevents a second effect, and repeats the first
-    /// answer.
+    /// Send the same request once more: the provider prevents a second effect, and repeats the
+    /// first answer.
     Resend,
 }
 
@@ -132,8 +132,9 @@ pub fn after_attempt(refund: &Refund, outcome: Outcome, rules: RetryRules<'_>, n
             let is_final = is_final(&error, rules.contract);
             let events = doubted(DoubtReason::Contradiction, evidence, Some(error));
             let decision = rules.decision(refund, events, now);
-            // "Already refunded" and "identifier in use" may be the trace of our own earlier attempt:
-            // an immediate lookup decides. A refusal that is not final follows the schedule.
+            // "Already refunded" and "identifier in use" may be the trace of our own earlier
+            // attempt: an immediate lookup decides. A refusal that is not final follows the
+            // schedule.
             if is_final { Decision { next_check: None, ..decision } } else { decision }
         }
         Outcome::Refused { error, .. } if is_foreign_identifier(rules.contract, &error) => {
@@ -321,7 +322,8 @@ fn after_lookup_in_question(
     rules.decision(refund, events, now)
 }
 
-/// Whether the refund is so old that [`after_lookup`] needs the time at which the provider accepted it.
+/// Whether the refund is so old that [`after_lookup`] needs the time at which the provider accepted
+/// it.
 pub fn may_take_too_long(refund: &Refund, now: Timestamp) -> bool {
     let is_old = refund.dispatch_time.is_none_or(|first| now.saturating_duration_since(first) >= MAX_SUBMITTED);
     refund.state == State::Submitted && is_old
@@ -392,8 +394,8 @@ fn after_absence(refund: &Refund, absence: Absence, rules: RetryRules<'_>, asked
         (LookupKind::Refund, _) if refund.unanswered_attempts >= MAX_UNANSWERED_ATTEMPTS => {
             AfterAbsence::Exhausted(TOO_MANY_UNANSWERED)
         }
-        // Unprocessed attempts do not count towards the limit, so a deadline must end it: an operator
-        // cannot have the refund sent again while the gateway does so.
+        // Unprocessed attempts do not count towards the limit, so a deadline must end it: an
+        // operator cannot have the refund sent again while the gateway does so.
         (LookupKind::Refund, _) if is_past_resend_deadline(refund, contract, asked) => {
             AfterAbsence::Exhausted(NEVER_ACCEPTED)
         }
@@ -401,8 +403,8 @@ fn after_absence(refund: &Refund, absence: Absence, rules: RetryRules<'_>, asked
     }
 }
 
-/// Whether the doubt has lasted for days: then an unanswered lookup, which proves nothing, ends in a
-/// review. For a refund that has moved, only the time at its new place counts.
+/// Whether the doubt has lasted for days: then an unanswered lookup, which proves nothing, ends in
+/// a review. For a refund that has moved, only the time at its new place counts.
 fn lookups_timed_out(refund: &Refund, contract: &RetryContract, now: Timestamp) -> bool {
     let since = refund.doubt.as_ref().map(|doubt| refund.placed_time.map_or(doubt.since, |at| at.max(doubt.since)));
     since
@@ -496,8 +498,8 @@ impl RetryRules<'_> {
         ahead.fold(scheduled, Timestamp::min)
     }
 
-    /// The time of the last resend, shortly before the key expires: the provider may have been out of
-    /// reach for most of the key's life.
+    /// The time of the last resend, shortly before the key expires: the provider may have been out
+    /// of reach for most of the key's life.
     fn last_resend(&self, refund: &Refund) -> Option<Timestamp> {
         let Deduplication::Replay { key_lifetime } = self.contract.deduplication else { return None };
         let first = refund.dispatch_time.filter(|_| refund.state != State::Submitted)?;
@@ -523,8 +525,8 @@ impl Schedule {
 }
 
 impl Backoff {
-    /// The wait after attempt number `attempt`: up to a quarter shorter, depending on the refund, so
-    /// that refunds that failed together are not sent again together.
+    /// The wait after attempt number `attempt`: up to a quarter shorter, depending on the refund,
+    /// so that refunds that failed together are not sent again together.
     fn after(&self, attempt: u32, refund: &RefundId) -> Duration {
         let doublings = attempt.saturating_sub(1).min(20);
         let full = self.min.saturating_mul(1 << doublings).min(self.max);

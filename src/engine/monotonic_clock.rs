@@ -43,8 +43,8 @@ struct Jump {
     at: Instant,
 }
 
-/// Smaller differences are ignored: two clocks that are read one after the other differ a little, and
-/// a daemon corrects the wall clock a little.
+/// Smaller differences are ignored: two clocks that are read one after the other differ a little,
+/// and a daemon corrects the wall clock a little.
 const TOLERANCE: Duration = Duration::from_millis(100);
 /// After a jump this large the machine has slept or the clock is wrong; only time shows which.
 const LARGE_JUMP: Duration = Duration::from_secs(3_600);

@@ -1,7 +1,7 @@
 //! The rate limiter of one account: when its next request may be sent.
 //!
-//! Two limits apply together: requests are evenly spaced within a second, and any 60 minutes hold at
-//! most a given number of them. Waiting requests are served in the order of their arrival. A
+//! Two limits apply together: requests are evenly spaced within a second, and any 60 minutes hold
+//! at most a given number of them. Waiting requests are served in the order of their arrival. A
 //! request that is dropped while it waits does not count.
 
 use std::collections::VecDeque;

@@ -1,8 +1,9 @@
 //! Callers that wait for a refund to change.
 //!
-//! A waiter registers before it reads or writes the ledger, so that it misses no change. Each waiter
-//! has a channel of its own, and all are notified in the order of their registration: the receivers
-//! of one channel would be woken in an arbitrary order, and the simulation could not repeat a run.
+//! A waiter registers before it reads or writes the ledger, so that it misses no change. Each
+//! waiter has a channel of its own, and all are notified in the order of their registration: the
+//! receivers of one channel would be woken in an arbitrary order, and the simulation could not
+//! repeat a run.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -56,8 +57,8 @@ impl Waiters {
         }
     }
 
-    /// Wakes every waiter to re-evaluate its condition (e.g. after a circuit breaker opened), in the
-    /// order of registration.
+    /// Wakes every waiter to re-evaluate its condition (e.g. after a circuit breaker opened), in
+    /// the order of registration.
     pub(super) fn notify_all(&self) {
         let map = self.0.lock();
         let mut senders: Vec<(&u64, &ChangeSender)> = map.by_refund.values().flatten().collect();

@@ -1,5 +1,5 @@
-//! A review ends with the operator's resolution. Lookups continue and show what they see, but only the
-//! provider's own record of this refund ends a review.
+//! A review ends with the operator's resolution. Lookups continue and show what they see, but only
+//! the provider's own record of this refund ends a review.
 //!
 //! Each test ends with a look at the simulators' books.
 

@@ -344,8 +344,8 @@ async fn a_shutdown_ends_the_watches_with_a_reason() {
     assert_eq!(end, (Code::Unavailable, "DRAINING".to_owned()));
 }
 
-/// A fixed address in front of a server that stops and starts again, and the number of connections that
-/// found no server.
+/// A fixed address in front of a server that stops and starts again, and the number of connections
+/// that found no server.
 async fn front_of(behind: watch::Receiver<Option<SocketAddr>>) -> (SocketAddr, Arc<AtomicUsize>) {
     let turned_away = Arc::new(AtomicUsize::new(0));
     let count = turned_away.clone();

@@ -1,5 +1,5 @@
-//! The ledger of a run: the real one without threads, with commits that take time, crashes before and
-//! after a commit, and disk faults.
+//! The ledger of a run: the real one without threads, with commits that take time, crashes before
+//! and after a commit, and disk faults.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

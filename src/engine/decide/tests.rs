@@ -439,7 +439,8 @@ fn a_refund_that_was_accepted_once_does_not_become_failed(#[case] outcome: Outco
     }
 }
 
-/// The thirty days count from the time at which the provider accepted it, not from the first attempt.
+/// The thirty days count from the time at which the provider accepted it, not from the first
+/// attempt.
 #[test]
 fn a_refund_that_was_sent_again_has_thirty_days_again() {
     let at = later(40 * 86_400);

@@ -1,5 +1,5 @@
-//! The rate limiter and the circuit breaker: every request waits for permission, and one that is not
-//! sent gives its permission back.
+//! The rate limiter and the circuit breaker: every request waits for permission, and one that is
+//! not sent gives its permission back.
 
 use std::sync::atomic::Ordering;
 

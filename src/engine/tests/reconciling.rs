@@ -1,5 +1,5 @@
-//! Reconciling: what a renewed secret, a recovery of the account, a later refund of the target or an
-//! operator's decision changes.
+//! Reconciling: what a renewed secret, a recovery of the account, a later refund of the target or
+//! an operator's decision changes.
 
 use rstest::rstest;
 

@@ -1,5 +1,5 @@
-//! Refunds that are looked up although nothing more is sent for them: reviews, and rejections that may
-//! be corrected.
+//! Refunds that are looked up although nothing more is sent for them: reviews, and rejections that
+//! may be corrected.
 
 use proptest::sample::select;
 
