@@ -69,7 +69,7 @@ pub struct Refund {
     pub create_time: Timestamp,
     /// When the last event happened.
     pub update_time: Timestamp,
-    /// When the first attempt was recorded of which a byte may have left, whatever the answer was.
+    /// When the first attempt that may have left the gateway was recorded, whatever its answer.
     pub dispatch_time: Option<Timestamp>,
     /// When the last attempt was recorded.
     pub last_dispatch_time: Option<Timestamp>,

@@ -2,11 +2,11 @@
 //!
 //! ```text
 //!            credentials refused, or failures in a row
-//!   CLOSED ---------------------------------------------> OPEN   nothing is sent; after a pause, a probe is due
-//!     ^                                                    |  ^
-//!     | the refund was answered    a lookup was answered   |  | the refund failed; the pause is doubled
-//!     |                                                    v  |
-//!     +------------------------------------------------- HALF OPEN   one refund is sent, as a trial
+//!   CLOSED --------------------------------------------> OPEN        nothing is sent; after a
+//!     ^                                                  |  ^        pause, a probe is due
+//!     |                          a lookup was answered   |  | the refund failed: double the pause
+//!     | the refund was answered                          v  |
+//!     +----------------------------------------------- HALF OPEN   one refund is sent, as a trial
 //! ```
 //!
 //! Results of attempts that were sent before the breaker last opened change nothing, however late

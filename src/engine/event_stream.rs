@@ -1,8 +1,10 @@
 //! The ledger's history as a stream: past events, then new ones, without a gap between the two.
 //!
 //! ```text
-//! commits --> follow_ledger: one read for all, at most 10 a second --> EventBuffer --> streams that keep up
-//!                                                          ledger, page by page --> streams that have fallen behind
+//! commits --> follow_ledger: one read for all, at most 10 a second --> EventBuffer
+//!
+//! EventBuffer          --> streams that keep up
+//! ledger, page by page --> streams that have fallen behind
 //! ```
 //!
 //! A stream takes its next events only when its reader asks for them, so a slow reader delays

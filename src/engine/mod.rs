@@ -9,7 +9,8 @@
 //!              -> PENDING       proof that nothing was processed; sent again with backoff
 //!              -> IN_DOUBT      anything else, always
 //! SUBMITTED    -> SUCCEEDED | PARTIALLY_SUCCEEDED | FAILED               the provider finished
-//!              -> NEEDS_REVIEW  the provider has forgotten it, has another one on record, or does not finish within 30 days
+//!              -> NEEDS_REVIEW  the provider has forgotten it, has another one on record, or does
+//!                               not finish within 30 days
 //! IN_DOUBT     -> SUCCEEDED | PARTIALLY_SUCCEEDED | FAILED | SUBMITTED   a lookup showed it
 //!              -> DISPATCHING   sent again, while the retry contract makes that safe
 //!              -> NEEDS_REVIEW  no lookup can show it, or none is answered for days

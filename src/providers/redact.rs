@@ -27,7 +27,7 @@ pub(crate) struct Redactor {
 /// The encoded forms of one version of the secret.
 struct RedactedForms {
     version: u64,
-    longest_first: Arc<[SecretString]>,
+    by_descending_length: Arc<[SecretString]>,
 }
 
 impl Redactor {
@@ -59,7 +59,7 @@ impl Redactor {
     /// Redacts secrets and leaves the rest of the text unchanged.
     pub(crate) fn without_secrets<'a>(&self, raw: &'a str) -> Cow<'a, str> {
         let mut text = Cow::Borrowed(raw);
-        for form in self.longest_first().iter() {
+        for form in self.by_descending_length().iter() {
             if text.contains(form.expose_secret()) {
                 text = Cow::Owned(text.replace(form.expose_secret(), REDACTED));
             }
@@ -67,12 +67,12 @@ impl Redactor {
         text
     }
 
-    fn longest_first(&self) -> Arc<[SecretString]> {
+    fn by_descending_length(&self) -> Arc<[SecretString]> {
         let mut forms = self.forms.lock().unwrap_or_else(PoisonError::into_inner);
         if forms.version != self.secret.version() {
             *forms = RedactedForms::of(&self.login_name, &self.secret);
         }
-        forms.longest_first.clone()
+        forms.by_descending_length.clone()
     }
 }
 
@@ -85,7 +85,7 @@ impl RedactedForms {
         // of it visible.
         forms.sort_by(|one, other| other.len().cmp(&one.len()).then_with(|| one.cmp(other)));
         forms.dedup();
-        Self { version, longest_first: forms.into_iter().map(SecretString::from).collect() }
+        Self { version, by_descending_length: forms.into_iter().map(SecretString::from).collect() }
     }
 
     fn encodings(login_name: &str, plain: &str) -> Vec<String> {

@@ -70,7 +70,7 @@ impl Secret {
         self.read().version
     }
 
-    /// The current and the former secrets, all of which must be redacted, and the version.
+    /// The current and the former secrets, which must all be redacted, and the version.
     pub(crate) fn all(&self) -> (u64, Vec<Arc<SecretString>>) {
         let state = self.read();
         (state.version, std::iter::once(&state.current).chain(&state.former).cloned().collect())

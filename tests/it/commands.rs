@@ -95,7 +95,7 @@ async fn a_file_that_is_not_a_ledger_is_not_changed() {
     let dir = tempfile::tempdir().unwrap();
     let (_simulators, path) = valid_configuration(dir.path()).await;
     let not_a_ledger = dir.path().join("recoup.db");
-    let content = "a letter to somebody, much longer than the header of a database would be, and not to be overwritten";
+    let content = "a letter, much longer than the header of a database would be, and not to be overwritten";
     std::fs::write(&not_a_ledger, content).unwrap();
     let (text, code) = output_of(&["serve", "--config", &path]);
     assert!(text.contains("recoup.db"), "{text}");

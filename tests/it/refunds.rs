@@ -89,7 +89,7 @@ async fn other_content_under_a_known_id_is_refused_with_the_differing_fields() {
 #[case::over_threshold(namecom("r", 300_003, &[3_300_003]), "409", Category::LimitReached)]
 #[case::no_such_order(namecom("r", 999, &[1]), "404", Category::TargetNotFound)]
 #[case::foreign_item(namecom("r", 200_001, &[3_200_002]), "404", Category::TargetNotFound)]
-#[case::no_such_account(debitsuccess("r", "NOBODY", 100), "08", Category::TargetNotFound)]
+#[case::no_such_account(debitsuccess("r", "UNKNOWN", 100), "08", Category::TargetNotFound)]
 #[case::too_much(debitsuccess("r", "DS000001", 50_001), "13040", Category::AmountTooLarge)]
 #[tokio::test]
 async fn a_providers_refusal_is_a_state_of_the_refund_and_not_an_error_of_the_call(

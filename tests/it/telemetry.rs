@@ -309,7 +309,7 @@ pub(crate) fn launch(configuration: &str, dir: &Path, variables: &[(&str, &str)]
 }
 
 /// A gateway with simulators, and a collector of its spans.
-struct Observed {
+struct ObservedGateway {
     dir: TempDir,
     simulators: Simulators,
     collector: Collector,
@@ -319,14 +319,14 @@ struct Observed {
 }
 
 /// Starts all of them, with more settings: top-level TOML.
-async fn observed(settings: &str) -> Observed {
+async fn observed(settings: &str) -> ObservedGateway {
     let dir = tempfile::tempdir().unwrap();
     let simulators = simulators_in(dir.path()).await;
     let (collector, addr) = Collector::start().await;
     let settings = format!("traces.endpoint = \"http://{addr}\"\n{settings}");
     let configuration = crate::support::configuration(&simulators, dir.path(), &settings);
     let (gateway, log) = launch(&configuration, dir.path(), &[]);
-    Observed { dir, simulators, collector, gateway, log, configuration }
+    ObservedGateway { dir, simulators, collector, gateway, log, configuration }
 }
 
 fn traced<T>(message: T) -> Request<T> {
@@ -348,7 +348,8 @@ fn arm_lost_request_at_sectigo(simulators: &Simulators) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_trace_shows_a_refund_and_later_lookups_are_linked_to_it() {
-    let Observed { dir, simulators, collector, gateway, configuration, .. } = observed(METRICS_AND_FAST_LOOKUPS).await;
+    let ObservedGateway { dir, simulators, collector, gateway, configuration, .. } =
+        observed(METRICS_AND_FAST_LOOKUPS).await;
     let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
     arm_lost_request_at_sectigo(&simulators);
     let refund =
@@ -453,7 +454,7 @@ async fn an_error_of_the_provider_and_the_circuit_probe_are_traced() {
     let settings = format!(
         "engine.circuit_failures = 1\nengine.circuit_pause_min_ms = 20\nengine.circuit_pause_max_ms = 40\n{METRICS_AND_FAST_LOOKUPS}"
     );
-    let Observed { dir: _dir, simulators, collector, gateway, log, .. } = observed(&settings).await;
+    let ObservedGateway { dir: _dir, simulators, collector, gateway, log, .. } = observed(&settings).await;
     let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
     let rule = Rule::new(Provider::Namecom, Point::BeforeEffect, unavailable());
     let rule = simulators.arm(Rule { repeat: Repeat::Standing, ..rule }).unwrap();
@@ -479,7 +480,7 @@ async fn an_error_of_the_provider_and_the_circuit_probe_are_traced() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_method_is_not_a_span_name_and_health_checks_are_not_traced() {
-    let Observed { dir: _dir, simulators: _simulators, collector, gateway, log, .. } =
+    let ObservedGateway { dir: _dir, simulators: _simulators, collector, gateway, log, .. } =
         observed("log.filter = \"recoup=debug\"").await;
     let connection = channel(gateway.addr).await;
     HealthClient::new(connection.clone()).check(HealthCheckRequest::default()).await.unwrap();

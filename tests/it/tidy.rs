@@ -122,7 +122,7 @@ fn the_files_of_a_layer_import_each_other_without_a_cycle() {
 }
 
 #[test]
-fn files_have_a_name_and_a_first_line_that_tell_something() {
+fn files_have_a_name_and_a_first_line_that_say_something() {
     let files = sources(&["src", "simulators", "tests"]);
     let faults: Vec<String> = files.iter().filter_map(|(place, source)| story_fault(place, source)).collect();
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));

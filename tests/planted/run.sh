@@ -39,7 +39,7 @@ build() {
         grep -o '"executable":"[^"]*/simulation-[^"]*"' | tail -n 1 | cut -d '"' -f 4
 }
 
-# Runs it, and prints how many seeds had violations, and of which promises.
+# Runs it, and prints how many seeds had violations, and which promises they broke.
 run_seeds() {
     local output
     output=$("$1" --seeds-only --count --seeds "$seeds" || true)

@@ -33,7 +33,7 @@ pub(crate) struct Report {
     pub(crate) violations: Vec<String>,
     pub(crate) trace: String,
     pub(crate) figures: Figures,
-    /// Writes of the ledger, at each of which a process can end.
+    /// Writes of the ledger. A process can end at each of them.
     pub(crate) writes: u32,
 }
 

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! callers --> bounded queue --> one writer thread --> group commit, synced --> answers
-//! callers --> read-only connections (each answer is one snapshot, never older than the caller's own last write);
-//!             one row by its key on the caller's thread, everything else on a blocking thread
+//! callers --> read-only connections: each answer is one snapshot, never older than the caller's
+//!             own last write; one row by its key on the caller's thread, the rest on a blocking one
 //! ```
 //!
 //! ```text

@@ -195,7 +195,7 @@ async fn a_slow_reader_gets_only_the_newest_status() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_shortest_interval_of_present_watchers_counts() {
+async fn the_minimum_interval_of_present_watchers_counts() {
     let fixture = WatchFixture::open();
     let mut patient = fixture.watch(HOUR);
     assert_eq!(next_page(&mut patient).await, "A");

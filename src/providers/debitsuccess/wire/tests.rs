@@ -452,7 +452,7 @@ fn a_lookup_reports_a_refused_login() {
 }
 
 #[test]
-fn a_wrong_namespace_does_not_look_like_a_wrong_password() {
+fn a_wrong_namespace_is_not_taken_for_a_wrong_password() {
     let refused = reply("Failed", &["Error 02 Invalid user credentials"], "6f1c");
     for (ours, theirs, setting) in
         [("DATA-NS", "urn:data", "data_namespace"), ("http://tempuri.org/", "urn:x", "service_namespace")]
