@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use time::OffsetDateTime;
@@ -17,17 +18,19 @@ pub const MAX_AHEAD: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 
 /// A clock that runs with the system's or stands still, and can be moved forward. In JSON it is
 /// what it shows: taken up again it goes on from there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(into = "Shown", try_from = "Shown")]
 pub struct Clock {
     state: State,
 }
 
 /// What a clock shows, as the control port tells it.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
 pub struct Reading {
     /// The world's time, RFC 3339.
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub now: OffsetDateTime,
     /// Whether it runs; if not, it stands still until it is moved or runs again.
     pub running: bool,
@@ -53,10 +56,12 @@ enum State {
     Stands { at: OffsetDateTime },
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(deny_unknown_fields)]
 struct Shown {
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     now: OffsetDateTime,
     running: bool,
 }

@@ -13,12 +13,13 @@ use std::fmt;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{providers::debitsuccess::Envelope, providers::namecom::Json, record::parameters::Parameters};
 
 /// Which emulated provider a request came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Provider {
     /// Certificates: `!AutoRefund`, `!getPostPaymentStatus`.
@@ -107,7 +108,8 @@ pub struct Answer {
 /// Whether a provider refuses to do once more what it has done already. Off, its kindness hides no
 /// mistake of a client: a second refund is carried out, stands in the books, and is found by the
 /// audit.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum Deduplication {
     /// As the real one does.
@@ -118,7 +120,7 @@ pub enum Deduplication {
 }
 
 /// One thing that really happened at the provider: a line of its books.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Effect {
     /// What happened: `refund`, `order_rejected`, `refund_rejected`, `domain_deleted`.
     pub kind: String,
@@ -146,7 +148,8 @@ pub struct Effect {
 }
 
 /// Where the money of a name.com refund goes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum PaidTo {
     /// Back to what the order was paid with.

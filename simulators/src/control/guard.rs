@@ -15,7 +15,7 @@ use axum::{
 };
 use http::{HeaderMap, HeaderName, header};
 
-use super::extract::Refused;
+use super::extract::ApiError;
 
 /// The names of `Host` that the control port answers for besides those of loopback, in lower case.
 #[derive(Debug, Clone, Default)]
@@ -46,7 +46,7 @@ impl Hosts {
 /// Lets a request by, or answers 403.
 pub(super) async fn guard(State(hosts): State<Hosts>, request: Request, next: Next) -> Response {
     match refusal(&hosts, &request) {
-        Some(sentence) => Refused::forbidden(sentence).into_response(),
+        Some(sentence) => ApiError::forbidden(sentence).into_response(),
         None => next.run(request).await,
     }
 }

@@ -37,7 +37,7 @@ fn every_route_is_described_and_every_description_has_its_route() {
     let document = document();
     let described: BTreeSet<_> = operations(&document).into_iter().map(|(method, path, _)| (method, path)).collect();
     let served = routes().into_iter().flat_map(|route| {
-        let in_world = route.path.strip_prefix("/v1").filter(|_| route.about == About::World);
+        let in_world = route.path.strip_prefix("/v1").filter(|_| route.scope == RouteScope::World);
         let in_world = in_world.map(|call| format!("/v1/worlds/{{world}}{call}"));
         let paths = std::iter::once(route.path.to_owned()).chain(in_world);
         paths.map(move |path| (route.method.to_owned(), path))

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use time::OffsetDateTime;
@@ -36,7 +37,7 @@ pub const MAX_WAIT: Duration = Duration::from_secs(600);
 const USUAL_WAIT_SECONDS: u64 = 60;
 
 /// Where requests are parked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Gate {
     /// At which provider.
@@ -49,20 +50,23 @@ pub struct Gate {
     pub target: Option<String>,
     /// Only the nth request for one operation and target; left out: each.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub attempt: Option<u64>,
     /// At which point: `before_effect`, `after_effect` or `during_answer`.
     pub point: Point,
     /// After how many seconds, in real time, a request goes on by itself; 1 to 600, default 60.
     #[serde(default = "usual_wait")]
+    #[schemars(range(min = 1, max = 600))]
     pub longest_wait_seconds: u64,
 }
 
 /// The number of a gate, counted from 1 since the start or the last reset.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub struct GateId(pub u64);
 
 /// A gate as it stands now.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct StandingGate {
     /// Its number.
     pub id: GateId,
@@ -77,7 +81,7 @@ pub struct StandingGate {
 }
 
 /// A request that waits.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Waiting {
     /// Its journal id.
     pub request: u64,
@@ -89,6 +93,7 @@ pub struct Waiting {
     pub attempt: u64,
     /// Since when, in the world's time.
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub since: OffsetDateTime,
 }
 

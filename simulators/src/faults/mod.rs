@@ -25,6 +25,7 @@ use std::{collections::BTreeMap, collections::HashMap, time::Duration};
 
 use bytes::Bytes;
 use http::StatusCode;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
@@ -54,7 +55,8 @@ pub const DRAWN: RuleId = RuleId(0);
 const MAX_COUNTED: usize = 100_000;
 
 /// Where something goes wrong, and what.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Fault")]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
     /// At which provider.
@@ -69,14 +71,17 @@ pub struct Rule {
     /// Only on the nth request for one operation and target, counted from 1 since the start or the
     /// last reset; left out: on each.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub attempt: Option<u64>,
     /// At the points [`Point::Connect`] and [`Point::BeforeRead`] only: on the nth connection to
     /// this provider, counted from 1 since the start or the last reset; left out: on each.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub connection: Option<u64>,
     /// Only on the nth request of its connection, so that 2 is the first one on a reused
     /// connection; left out: on each.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub ordinal: Option<u64>,
     /// When.
     pub point: Point,
@@ -91,7 +96,7 @@ pub struct Rule {
 }
 
 /// A point in a request's way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Point {
     /// The connection has just been accepted: nothing is read, and TLS has not begun.
@@ -113,7 +118,7 @@ pub enum Point {
 }
 
 /// What a rule does.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum FaultEffect {
     /// Shuts the provider's ports for as long as the rule is armed, so that the system turns
@@ -126,6 +131,7 @@ pub enum FaultEffect {
     /// Waits in real time, holding nothing up but this request, then goes on.
     Delay {
         /// For how long; at most ten minutes.
+        #[schemars(range(max = 600_000))]
         milliseconds: u64,
     },
     /// Says nothing (more), and keeps the connection open for as long as the client stays.
@@ -146,19 +152,23 @@ pub enum FaultEffect {
     Corrupt {
         /// How many.
         #[serde(default = "one")]
+        #[schemars(range(min = 1))]
         bytes: usize,
     },
     /// Lets the body go out in pieces, beginning at the point.
     Drip {
         /// How many bytes at a time.
         #[serde(default = "one")]
+        #[schemars(range(min = 1))]
         bytes: usize,
         /// How long to wait before each piece, in real time; at most a minute.
+        #[schemars(range(min = 1, max = 60_000))]
         every_milliseconds: u64,
     },
     /// Answers this instead. Before the effect: nothing is ever done.
     Answer {
         /// The HTTP status, 200 to 599.
+        #[schemars(range(min = 200, max = 599))]
         status: u16,
         /// The body; empty if left out.
         #[serde(default)]
@@ -171,6 +181,7 @@ pub enum FaultEffect {
     /// world's time.
     CommitLate {
         /// How much later.
+        #[schemars(range(min = 1, max = 3_162_240_000u64))]
         seconds: u64,
     },
     /// name.com: has a refund stop half-way. The domain of each requested registration is deleted,
@@ -182,6 +193,7 @@ pub enum FaultEffect {
     /// what was true when the rule was armed.
     Stale {
         /// For how long.
+        #[schemars(range(min = 1, max = 3_162_240_000u64))]
         seconds: u64,
     },
     /// Tells the client something that is not so. Before the effect: nothing is ever done.
@@ -189,7 +201,8 @@ pub enum FaultEffect {
 }
 
 /// What a client is told although it is not so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub enum Pretence {
     /// At any provider: the answer of a refund that was done.
     #[serde(rename = "success")]
@@ -210,7 +223,7 @@ pub enum Pretence {
 }
 
 /// How often a rule fires.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Repeat {
     /// Once, then never again.
@@ -225,19 +238,23 @@ pub enum Repeat {
     Flap {
         /// How many requests it fires on.
         #[serde(default = "one_time")]
+        #[schemars(range(min = 1))]
         down: u64,
         /// How many it then lets by.
         #[serde(default = "one_time")]
+        #[schemars(range(min = 1))]
         up: u64,
     },
 }
 
 /// The number of an armed rule, counted from 1 since the start or the last reset.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub struct RuleId(pub u64);
 
 /// A rule as it stands now.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ArmedFault")]
 #[serde(deny_unknown_fields)]
 pub struct ArmedRule {
     /// Its number.

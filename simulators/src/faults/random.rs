@@ -4,6 +4,7 @@
 //! Never from the order in which requests arrive: a run in which a hundred clients interleave
 //! otherwise meets the same faults again.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Coordinates, FaultEffect, Point, RuleError, checks};
@@ -13,15 +14,18 @@ use crate::request::Provider;
 const MAX_EFFECTS: usize = 100;
 
 /// The random mode's settings.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Random {
     /// The same seed draws the same.
+    #[schemars(extend("x-optional" = true))]
     pub seed: u64,
     /// Which share of the requests something happens to, from 0 to 1.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub share: f64,
     /// What is drawn from, each as likely as the others.
     #[serde(default = "usual")]
+    #[schemars(length(min = 1, max = 100))]
     pub effects: Vec<Draw>,
     /// Only at this provider; left out: at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -32,7 +36,8 @@ pub struct Random {
 }
 
 /// One thing that can be drawn.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(deny_unknown_fields)]
 pub struct Draw {
     /// When.

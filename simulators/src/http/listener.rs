@@ -23,6 +23,7 @@ use std::{
     task::Poll,
 };
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
@@ -45,19 +46,26 @@ pub const MAX_WITH_OWN_PORTS: usize = 100;
 const BACKLOG: u32 = 1024;
 
 /// Where the providers listen for a world.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(inline)]
 pub struct PortAddresses {
     /// Sectigo, over TLS.
+    #[schemars(with = "String")]
     pub sectigo: SocketAddr,
     /// Sectigo in plaintext, to answer -1.
+    #[schemars(with = "String")]
     pub sectigo_plaintext: SocketAddr,
     /// name.com, over TLS.
+    #[schemars(with = "String")]
     pub namecom: SocketAddr,
     /// name.com in plaintext.
+    #[schemars(with = "String")]
     pub namecom_plaintext: SocketAddr,
     /// Debitsuccess, over TLS.
+    #[schemars(with = "String")]
     pub debitsuccess: SocketAddr,
     /// Debitsuccess in plaintext.
+    #[schemars(with = "String")]
     pub debitsuccess_plaintext: SocketAddr,
 }
 

@@ -12,6 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use time::OffsetDateTime;
 
@@ -26,7 +27,8 @@ use crate::{
 pub const MAX_CLAIMS: usize = 100_000;
 
 /// One refund as a caller sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = crate::control::claim_schema)]
 #[serde(deny_unknown_fields)]
 pub struct Claim {
     /// At which provider.
@@ -34,6 +36,7 @@ pub struct Claim {
     /// A Sectigo order number, a name.com *item* id, a Debitsuccess account reference (its own or
     /// the external one).
     #[serde(deserialize_with = "text_or_number")]
+    #[schemars(extend("type" = ["string", "integer"]))]
     pub target: String,
     /// The key or identifier it was sent under, if any.
     #[serde(default)]
@@ -43,6 +46,7 @@ pub struct Claim {
     pub amount_minor: Option<i64>,
     /// What the caller believes of it.
     #[serde(alias = "outcome", deserialize_with = "in_any_case")]
+    #[schemars(with = "String")]
     pub state: Claimed,
 }
 
@@ -65,12 +69,13 @@ pub enum Claimed {
 }
 
 /// What an audit found.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Audit {
     /// `clean` where there is no violation.
     pub verdict: Verdict,
     /// When, in the world's time.
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub time: OffsetDateTime,
     /// What is wrong.
     pub violations: Vec<Violation>,
@@ -90,7 +95,8 @@ pub struct Audit {
 }
 
 /// What a script acts on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs, reason = "each says what it is")]
 pub enum Verdict {
@@ -99,7 +105,7 @@ pub enum Verdict {
 }
 
 /// One thing that is wrong.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Violation {
     /// What kind.
     pub kind: Kind,
@@ -124,7 +130,8 @@ pub struct Violation {
 }
 
 /// What can be wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// Several refunds of what can be refunded once: an order, an item.
@@ -148,7 +155,8 @@ pub enum Kind {
 }
 
 /// What was given back on one account.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(inline)]
 pub struct Total {
     /// Where.
     pub provider: Provider,
@@ -167,7 +175,8 @@ pub struct Total {
 }
 
 /// A claim that the caller is in doubt about.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(inline)]
 pub struct InDoubt {
     /// The claim, counted from 0.
     pub claim: usize,

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -19,12 +20,13 @@ pub const KEPT: usize = 100_000;
 pub const KEPT_BYTES: usize = 3 * 1024 * 1024;
 
 /// One effect: a line of the books.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct BookEntry {
     /// Counted from 1 since the start or the last reset.
     pub id: u64,
     /// When it happened, in the world's time.
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub time: OffsetDateTime,
     /// Where.
     pub provider: Provider,
@@ -39,7 +41,8 @@ pub struct BookEntry {
 }
 
 /// A request among others: how the journal counts it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(deny_unknown_fields)]
 pub struct Attempt {
     /// Which request for its operation and target, counted from 1.

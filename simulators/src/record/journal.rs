@@ -11,6 +11,7 @@ use std::{
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use time::{Duration, OffsetDateTime};
@@ -42,13 +43,14 @@ pub const TEXT_KEPT: usize = 1024;
 pub const PARAMETERS_KEPT: usize = 64;
 
 /// One wire request and its end.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JournalEntry {
     /// Counted from 1 since the start or the last reset.
     pub id: u64,
     /// When the request had been read, in the world's time.
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub time: OffsetDateTime,
     /// Whose port it came to.
     pub provider: Provider,
@@ -90,6 +92,7 @@ pub struct JournalEntry {
     /// `attempt` of a fault rule.
     pub attempt: u64,
     /// The parsed parameters in JSON, in their order, every secret masked, long texts cut.
+    #[schemars(with = "serde_json::Value")]
     pub parameters: Box<RawValue>,
     /// Whether an answered call of this kind would move money.
     pub moves_money: bool,
@@ -121,7 +124,8 @@ pub struct JournalEntry {
 }
 
 /// How an exchange ended for the client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum Ending {
     /// It has not: the request is still being worked on, waits in a delay or at a gate, or its

@@ -4,6 +4,7 @@ use std::fmt;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http::{HeaderValue, header};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::World;
@@ -13,7 +14,7 @@ use crate::{
 };
 
 /// What a client of one world logs in with, at each provider.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Credentials {
     /// For Sectigo.
@@ -25,7 +26,8 @@ pub struct Credentials {
 }
 
 /// `loginName` and `loginPassword`.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(deny_unknown_fields)]
 pub struct SectigoLogin {
     /// `loginName`.
@@ -35,7 +37,8 @@ pub struct SectigoLogin {
 }
 
 /// HTTP Basic.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(deny_unknown_fields)]
 pub struct NamecomLogin {
     /// The username.
@@ -45,7 +48,8 @@ pub struct NamecomLogin {
 }
 
 /// `User.Username` and `User.Password`.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(deny_unknown_fields)]
 pub struct DebitsuccessLogin {
     /// `User.Username`.

@@ -25,6 +25,7 @@ use std::{
     },
 };
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use time::OffsetDateTime;
@@ -80,7 +81,8 @@ pub struct NewWorld {
 }
 
 /// What is told of a world.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "World")]
 pub struct WorldCard {
     /// Its id, for paths.
     pub id: String,
@@ -88,6 +90,7 @@ pub struct WorldCard {
     pub name: Option<String>,
     /// When it was made, in the system's time.
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub created: OffsetDateTime,
     /// What a client logs in with. Made up for this world, and worth nothing elsewhere.
     pub credentials: Credentials,

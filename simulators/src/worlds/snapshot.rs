@@ -7,6 +7,7 @@
 
 use std::{fmt, sync::Arc};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
@@ -32,17 +33,20 @@ const VERSION: u32 = 1;
 
 /// A whole world in JSON. It holds credentials and requests, passwords and tokens in them too: its
 /// `Debug` shows none of that.
-#[derive(Clone, Serialize)]
+#[derive(Clone, Serialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Snapshot(Written);
 
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Snapshot")]
 #[serde(deny_unknown_fields)]
 struct Written {
     /// The form: 1.
+    #[schemars(extend("const" = 1))]
     version: u32,
     /// When it was taken, in the system's time.
     #[serde(default, with = "time::serde::rfc3339::option")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     taken: Option<OffsetDateTime>,
     /// For whoever reads it; taken up again it means nothing.
     #[serde(default)]
@@ -51,21 +55,31 @@ struct Written {
     clock: Clock,
     settings: Settings,
     first_settings: Settings,
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     sectigo: sectigo::State,
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     namecom: namecom::State,
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     debitsuccess: debitsuccess::State,
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     books: Books,
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     journal: Journal,
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     faults: Faults,
     #[serde(default)]
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     gates: Gates,
     #[serde(default)]
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     past: Past,
+    #[schemars(with = "Vec<serde_json::Map<String, serde_json::Value>>")]
     due: Vec<Due>,
 }
 
 /// What a snapshot does not have.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(default, deny_unknown_fields)]
 struct LeftOut {
     /// Requests that waited at a gate. In the copy nobody waits there.

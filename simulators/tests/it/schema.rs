@@ -25,6 +25,7 @@ pub(crate) fn check(document: &Value, schema: &Value, value: &Value) -> Result<(
                 let ways = wanted.as_array().unwrap();
                 ways.iter().filter(|way| check(document, way, value).is_ok()).count() == 1
             }
+            "anyOf" => wanted.as_array().unwrap().iter().any(|choice| check(document, choice, value).is_ok()),
             "minimum" => number(value).is_none_or(|number| number >= wanted.as_f64().unwrap()),
             "maximum" => number(value).is_none_or(|number| number <= wanted.as_f64().unwrap()),
             "minLength" => length(value).is_none_or(|length| length >= wanted.as_u64().unwrap()),
@@ -38,6 +39,13 @@ pub(crate) fn check(document: &Value, schema: &Value, value: &Value) -> Result<(
             },
             "items" => {
                 for (index, item) in value.as_array().into_iter().flatten().enumerate() {
+                    check(document, wanted, item).map_err(|wrong| format!("[{index}]{wrong}"))?;
+                }
+                true
+            }
+            "prefixItems" => {
+                let items = value.as_array().into_iter().flatten().zip(wanted.as_array().unwrap());
+                for (index, (item, wanted)) in items.enumerate() {
                     check(document, wanted, item).map_err(|wrong| format!("[{index}]{wrong}"))?;
                 }
                 true

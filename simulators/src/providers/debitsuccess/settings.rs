@@ -1,5 +1,6 @@
 //! What the pages of Debitsuccess leave open, as settings.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{providers::setting_values, request::Deduplication};
@@ -8,7 +9,8 @@ use crate::{providers::setting_values, request::Deduplication};
 ///
 /// Each setting is marked: *documented* (and where), *inferred* (reasoned from documents and public
 /// clients), *unknown* (a guess that a client must not rest on).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "DebitsuccessSettings")]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// The namespace of the operations. Default `http://tempuri.org/`. *Inferred* (WCF default).
@@ -39,6 +41,7 @@ pub struct Settings {
     /// The offset of every date in an answer, in minutes east of UTC, from -840 to 840. Default 720
     /// (New Zealand without summer time). *Inferred*.
     #[serde(deserialize_with = "setting_values::offset_minutes")]
+    #[schemars(range(min = -840, max = 840))]
     pub utc_offset_minutes: i16,
     /// How many seconds after its creation a refund becomes `Awaiting Review`; none is by hand
     /// only. Default none. *Unknown*.
@@ -79,6 +82,7 @@ pub struct Settings {
     /// The HTTP status beside a Status that is no success, from 200 to 599. Default 200.
     /// *Inferred*: it is no SOAP fault.
     #[serde(deserialize_with = "setting_values::http_status")]
+    #[schemars(range(min = 200, max = 599))]
     pub business_error_http_status: u16,
     /// Whether 02 stands alone, or with what else the request shows by itself. Default `alone`.
     /// *Inferred*.
@@ -96,7 +100,8 @@ pub struct Settings {
 }
 
 /// What 02 stands with.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum WrongCredentials {
     /// Nothing: nothing else is looked at.
@@ -107,7 +112,8 @@ pub enum WrongCredentials {
 }
 
 /// What GetRefundStatus answers about a refund that is not there.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub enum MissingRefund {
     /// 08.
     #[default]
@@ -119,7 +125,8 @@ pub enum MissingRefund {
 }
 
 /// What GetRefundStatus answers without a number and an identifier.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub enum StatusWithoutIdentifier {
     /// 08: there is nothing to be found.
     #[default]
@@ -131,7 +138,8 @@ pub enum StatusWithoutIdentifier {
 }
 
 /// The Status of what went wrong in processing.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[allow(missing_docs, reason = "the words themselves")]
 pub enum UnfinishedStatus {
     #[default]
@@ -140,7 +148,8 @@ pub enum UnfinishedStatus {
 }
 
 /// Whether a refund can be moved on from Completed and Rejected.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum FinalStatuses {
     /// It cannot.
@@ -151,7 +160,8 @@ pub enum FinalStatuses {
 }
 
 /// Which errors are noted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum Notes {
     /// All that apply.
@@ -162,7 +172,8 @@ pub enum Notes {
 }
 
 /// Which of an identifier and an amount is looked at first.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum CheckOrder {
     /// 14143 before 13040.
@@ -175,7 +186,8 @@ pub enum CheckOrder {
 }
 
 /// What two references are that name different accounts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub enum DifferingReferences {
     /// 08: there is no such account.
     #[default]
@@ -190,7 +202,8 @@ pub enum DifferingReferences {
 }
 
 /// How an amount is answered that is a number, but none to refund.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub enum AmountOutOfRange {
     /// 13012 `Invalid Amount value`.
     #[default]
@@ -202,7 +215,8 @@ pub enum AmountOutOfRange {
 }
 
 /// In whose wording 00 and 02 are.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum Texts {
     /// `Success`, `Invalid user credentials`.
@@ -213,7 +227,8 @@ pub enum Texts {
 }
 
 /// The word of Status for success.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[allow(missing_docs, reason = "the words themselves")]
 pub enum SuccessWord {
     #[default]
@@ -222,7 +237,8 @@ pub enum SuccessWord {
 }
 
 /// How RefundAmount is written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum RefundAmount {
     /// `12.34`.
@@ -268,7 +284,8 @@ impl Default for Settings {
 }
 
 /// What 13040 measures an amount against.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum RefundLimit {
     /// The collected sum less all refunds that are not Rejected.
@@ -279,7 +296,8 @@ pub enum RefundLimit {
 }
 
 /// What happens to a text that is longer than documented.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum OverLength {
     /// The system-wide code 100, `SOAP message validation error`.
@@ -290,7 +308,8 @@ pub enum OverLength {
 }
 
 /// What RefundRequestNumber is in a failed answer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum FailedNumber {
     /// `0`.
@@ -301,7 +320,8 @@ pub enum FailedNumber {
 }
 
 /// How XML that cannot be read is answered.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum UnreadableXml {
     /// A SOAP fault with HTTP 500.

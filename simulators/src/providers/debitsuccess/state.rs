@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::LazyLock;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -40,26 +41,33 @@ pub struct State {
 }
 
 /// Credentials, as they stand in `User`.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "DebitsuccessLogin")]
 #[serde(deny_unknown_fields)]
 pub struct Login {
     /// `User.Username`.
+    #[schemars(extend("x-optional" = true))]
     pub username: String,
     /// `User.Password`. A secret: not part of `Debug`.
+    #[schemars(extend("writeOnly" = true))]
     pub password: String,
 }
 
 /// A customer's account.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "DebitsuccessAccount")]
 #[serde(deny_unknown_fields)]
 pub struct Account {
     /// Debitsuccess's own reference, at most 15 characters.
+    #[schemars(length(min = 1, max = 15), extend("x-optional" = true))]
     pub account_reference_no: String,
     /// The biller's reference, at most 50 characters; several accounts may share one.
     #[serde(default)]
+    #[schemars(length(min = 1, max = 50))]
     pub external_account_reference_no: Option<String>,
     /// What was collected to date, in hundredths. Default 50000.
     #[serde(default = "five_hundred")]
+    #[schemars(range(min = 0))]
     pub collected_minor: i64,
     /// ISO 4217; it is not on the wire. Default AUD.
     #[serde(default = "aud")]
@@ -81,7 +89,8 @@ pub struct Account {
 }
 
 /// Why InitiateRefund fails for an account, with nothing recorded.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum Condition {
     /// It does not.
@@ -102,7 +111,8 @@ pub enum Condition {
 }
 
 /// How a review ends.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum Decision {
     /// The refund goes on to Approved and Completed.
@@ -113,7 +123,8 @@ pub enum Decision {
 }
 
 /// A recorded refund.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "DebitsuccessRefund")]
 #[serde(deny_unknown_fields)]
 pub struct Refund {
     /// RefundRequestNumber.
@@ -138,11 +149,12 @@ pub struct Refund {
     pub username: String,
     /// When it was recorded.
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub created: OffsetDateTime,
 }
 
 /// Where the review of a refund stands; in JSON by the exact words of the wire.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RefundStatus {
     /// Recorded, not looked at.
     #[default]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 
@@ -10,12 +11,15 @@ use super::Settings;
 use crate::request::{Deduplication, PaidTo};
 
 /// An account: credentials, standing, and how often it has deleted within the grace period.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "NamecomAccount")]
 #[serde(deny_unknown_fields)]
 pub struct Account {
     /// The username of HTTP Basic.
+    #[schemars(extend("x-optional" = true))]
     pub username: String,
     /// The API token, the password of HTTP Basic. A secret: not part of `Debug`.
+    #[schemars(extend("writeOnly" = true))]
     pub token: String,
     /// Whether the refund endpoint is open to the account; if not it answers 403. Default true.
     #[serde(default = "yes")]
@@ -38,7 +42,8 @@ pub struct Account {
 }
 
 /// Deletions within the grace period, in one TLD.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(default, deny_unknown_fields)]
 pub struct TldDeletes {
     /// Registrations deleted so far.
@@ -48,10 +53,12 @@ pub struct TldDeletes {
 }
 
 /// An order, in US dollars.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "NamecomOrder")]
 #[serde(deny_unknown_fields)]
 pub struct Order {
     /// The order's number, above 0.
+    #[schemars(range(min = 1), extend("x-optional" = true))]
     pub id: i32,
     /// Whose order it is; if none is put, the world's first account's.
     #[serde(default)]
@@ -59,6 +66,7 @@ pub struct Order {
     /// When it was placed, which is when its domains were registered if their items say nothing
     /// else (RFC 3339); if none is put, now. Demo orders were placed when the world began.
     #[serde(default, with = "time::serde::rfc3339::option")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub created: Option<OffsetDateTime>,
     /// What List Orders filters by. Default `success`; no item of another order can be refunded.
     #[serde(default)]
@@ -71,10 +79,12 @@ pub struct Order {
 }
 
 /// One line of an order.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "NamecomItem")]
 #[serde(deny_unknown_fields)]
 pub struct Item {
     /// The item's number, above 0; no two items share one.
+    #[schemars(range(min = 1), extend("x-optional" = true))]
     pub id: i32,
     /// `registration` (the default), `whois_privacy`, `renewal`, `transfer`, ... Only the first two
     /// can be refunded.
@@ -87,12 +97,15 @@ pub struct Item {
     #[serde(default)]
     pub tld: Option<String>,
     /// What was paid, in US cents.
+    #[schemars(range(min = 0))]
     pub price_minor: i64,
     /// The price before discounts, in US cents; if none is put, `price_minor`.
     #[serde(default)]
+    #[schemars(range(min = 0))]
     pub original_price_minor: Option<i64>,
     /// The tax that came on top, in US cents.
     #[serde(default)]
+    #[schemars(range(min = 0))]
     pub tax_minor: Option<i64>,
     /// How many intervals. Default 1.
     #[serde(default = "one")]
@@ -109,6 +122,7 @@ pub struct Item {
     /// When its grace period ends (RFC 3339); if none is put, so many days after the order as the
     /// settings say.
     #[serde(default, with = "time::serde::rfc3339::option")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub agp_expires: Option<OffsetDateTime>,
     /// How an attempt to refund it will turn out. Default `refunded`.
     #[serde(default)]
@@ -133,6 +147,7 @@ pub struct Item {
     /// When its domain was registered, as the domain call shows it (RFC 3339); if none is put, when
     /// the order was placed.
     #[serde(default, with = "time::serde::rfc3339::option")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub domain_created: Option<OffsetDateTime>,
     /// Whether its domain is deleted although the item is not refunded: a refund stopped half-way.
     /// Default false.
@@ -144,7 +159,8 @@ pub struct Item {
 }
 
 /// The status of an order.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "the documented words, which nothing documents further")]
 pub enum OrderStatus {
@@ -157,7 +173,8 @@ pub enum OrderStatus {
 }
 
 /// The status of an item.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "lowercase")]
 pub enum ItemStatus {
     /// Bought.
@@ -170,7 +187,7 @@ pub enum ItemStatus {
 }
 
 /// How an attempt to refund an item turns out, given that nothing stands against it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
     /// Deleted and refunded.
@@ -189,7 +206,8 @@ pub enum Outcome {
 
 /// What a registry does when a domain is to be deleted. All but the first end the whole call, after
 /// the items before it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "lowercase")]
 pub enum Registry {
     /// It answers.
@@ -204,11 +222,13 @@ pub enum Registry {
 }
 
 /// A refund that was answered `initialized`, or that stopped half-way.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(deny_unknown_fields)]
 pub struct Pending {
     /// When it was asked for.
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub since: OffsetDateTime,
     /// The idempotency key it was asked under.
     #[serde(default)]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -14,7 +15,8 @@ use crate::{
 /// Each setting is marked: *documented* (and where), *observed* (a public client's source or a
 /// public report says that the provider did so), *inferred* (reasoned from documents), *unknown* (a
 /// guess that a client must not rest on).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "NamecomSettings")]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// How long an idempotency key is remembered, in seconds. Default 3600. *Documented*: 1 hour in
@@ -74,11 +76,13 @@ pub struct Settings {
     /// The `details` of 429; none is a sentence with the limit. Default none. *Inferred*:
     /// documented to be there, without a text.
     #[serde(deserialize_with = "setting_values::maybe_sentence")]
+    #[schemars(length(min = 1, max = 500))]
     pub rate_limit_details: Option<String>,
     /// The `details` of 400 for a body or a query that is not as the schema says; none is a
     /// sentence for each. Default none. *Inferred*, but for the documented one about an empty
     /// `orderItemIds`.
     #[serde(deserialize_with = "setting_values::maybe_sentence")]
+    #[schemars(length(min = 1, max = 500))]
     pub malformed_details: Option<String>,
     /// Whether 429 has a `Retry-After`, too. Default false. *Unknown*: `x-ratelimit-reset` is
     /// documented.
@@ -111,10 +115,12 @@ pub struct Settings {
     /// How many orders a page of List Orders holds where `perPage` says nothing: 1 to 1000. Default
     /// 500. *Observed* since June 2026; 1000 is documented.
     #[serde(deserialize_with = "setting_values::page_size")]
+    #[schemars(range(min = 1, max = 1000))]
     pub orders_per_page: u32,
     /// How far the times of orders lag behind UTC, although marked Z, in minutes: to 840. Default
     /// 0. *Observed* without a number.
     #[serde(deserialize_with = "setting_values::lag_minutes")]
+    #[schemars(range(max = 840))]
     pub order_times_behind_minutes: u16,
     /// Whether Get Order wraps the order in an object `order`. Default false. *Documented*: the
     /// changelog of Core 1.15.2 takes it back.
@@ -125,7 +131,8 @@ pub struct Settings {
 }
 
 /// The HTTP status where each item of a request was refused.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub enum AllItemsRefused {
     /// 409, with the rows and without a `message`.
     #[default]
@@ -137,7 +144,8 @@ pub enum AllItemsRefused {
 }
 
 /// What is answered where the domain was deleted and the refund did not follow.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub enum HalfWayAnswer {
     /// 500 `Internal Server Error`.
     #[serde(rename = "500")]
@@ -155,7 +163,8 @@ pub enum HalfWayAnswer {
 }
 
 /// What Get Domain answers for a domain that was deleted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub enum DeletedDomain {
     /// 404.
     #[default]
@@ -167,7 +176,8 @@ pub enum DeletedDomain {
 }
 
 /// Whether the day or moment of `createDateEnd` is itself part of what is listed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum CreateDateEnd {
     /// It is not: the midnight at which the day begins ends the list.
@@ -178,7 +188,8 @@ pub enum CreateDateEnd {
 }
 
 /// An `orderStatus` of List Orders that is none.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum UnknownOrderStatus {
     /// It is as if it were not there.
@@ -189,7 +200,8 @@ pub enum UnknownOrderStatus {
 }
 
 /// An `X-Idempotency-Key` without a value.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum EmptyKey {
     /// It is none.
@@ -200,7 +212,8 @@ pub enum EmptyKey {
 }
 
 /// An item that is asked for twice in one request.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum RepeatedItem {
     /// The first one is refunded, and the second one's row is `failed`.
@@ -213,7 +226,8 @@ pub enum RepeatedItem {
 }
 
 /// A `perPage` of List Orders above 1000.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum TooLargePage {
     /// 1000 are shown.
@@ -224,7 +238,8 @@ pub enum TooLargePage {
 }
 
 /// A parameter of List Orders that cannot be read.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum UnreadableQuery {
     /// 400.
@@ -235,7 +250,8 @@ pub enum UnreadableQuery {
 }
 
 /// Members of a request's body that its schema does not name.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum UnknownMembers {
     /// They change nothing.
@@ -246,7 +262,8 @@ pub enum UnknownMembers {
 }
 
 /// What is looked at first.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum FirstCheck {
     /// 404 and 405 before 401.
@@ -257,7 +274,8 @@ pub enum FirstCheck {
 }
 
 /// What becomes of a request one of whose items cannot be refunded.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum Obstacles {
     /// It is refused as a whole, by the gravest.
@@ -268,7 +286,8 @@ pub enum Obstacles {
 }
 
 /// What a second request under a key meets while the first one is not answered.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyInFlight {
     /// It waits, and gets the first one's answer.
@@ -279,7 +298,8 @@ pub enum KeyInFlight {
 }
 
 /// How the body of a refusal without details is written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum NoDetails {
     /// Without the property.
@@ -332,7 +352,8 @@ impl Default for Settings {
 }
 
 /// What makes two requests under one key "different".
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyComparison {
     /// Another JSON value: white space and the order of members do not matter.
@@ -343,7 +364,8 @@ pub enum KeyComparison {
 }
 
 /// Which answers of Process Refund are remembered under a key.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum CachedAnswers {
     /// Only 2xx: a refused request can be sent again under its key.
@@ -354,7 +376,8 @@ pub enum CachedAnswers {
 }
 
 /// How the `Link` header of List Orders is written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum LinkHeader {
     /// `<https://host/path?page=3; rel="next">,<...>`: the relation inside the brackets, as in the

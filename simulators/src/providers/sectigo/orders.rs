@@ -6,6 +6,7 @@ use std::{
     sync::LazyLock,
 };
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 
@@ -36,12 +37,15 @@ pub struct State {
 }
 
 /// A login.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "SectigoAccount")]
 #[serde(deny_unknown_fields)]
 pub struct Account {
     /// `loginName`, at most 64 characters.
+    #[schemars(length(min = 1, max = 64), extend("x-optional" = true))]
     pub login_name: String,
     /// `loginPassword`, at most 128 characters. A secret: not part of `Debug`.
+    #[schemars(extend("writeOnly" = true))]
     pub password: String,
     /// Whether the account is locked: then every call is answered as a wrong password is. Default
     /// false.
@@ -50,10 +54,12 @@ pub struct Account {
 }
 
 /// An order: what it cost, how a refund of it goes, and what its Validation Manager page shows.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "SectigoOrder")]
 #[serde(deny_unknown_fields)]
 pub struct Order {
     /// Its number, 1 to 128 characters.
+    #[schemars(length(min = 1, max = 128), extend("x-optional" = true))]
     pub order_number: String,
     /// Whose order it is, by login name; if none is put, the world's first account's.
     #[serde(default)]
@@ -61,6 +67,7 @@ pub struct Order {
     /// When it was bought (RFC 3339); if none is put, now. Demo orders were bought when the world
     /// began.
     #[serde(default, with = "time::serde::rfc3339::option")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub purchased_at: Option<OffsetDateTime>,
     /// Whether it is a multi-domain certificate to `!AutoRefund`, which refunds none of those.
     /// Default false.
@@ -68,6 +75,7 @@ pub struct Order {
     pub multi_domain: bool,
     /// What was paid, in hundredths: no answer tells it, the books count it. Default 9900.
     #[serde(default = "demo_price")]
+    #[schemars(range(min = 0))]
     pub price_minor: i64,
     /// ISO 4217. Default `USD`.
     #[serde(default = "demo_currency")]
@@ -78,6 +86,7 @@ pub struct Order {
     /// The code that a refund is answered with, nothing being done, where nothing else stands
     /// against it: -1 to -99. Default none.
     #[serde(default)]
+    #[schemars(range(min = -99, max = -1))]
     pub refund_answer: Option<i32>,
     /// How long after a refund `orderStatus` still shows what it was before, in seconds, over the
     /// setting `status_lag_seconds`. Default none.
@@ -88,6 +97,7 @@ pub struct Order {
     pub status_fails: bool,
     /// When it was refunded and so cancelled.
     #[serde(default, with = "time::serde::rfc3339::option")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub refunded_at: Option<OffsetDateTime>,
     /// What `orderStatus` was before the refund: shown until the setting `status_lag_seconds` is
     /// over.
@@ -95,11 +105,13 @@ pub struct Order {
     pub status_before_refund: Option<String>,
     /// The `data` of `!getPostPaymentStatus` without its `orderNumber`, named as on the wire.
     #[serde(default = "example_data")]
+    #[schemars(with = "PostPaymentData")]
     pub validation: ShownData,
 }
 
 /// How Sectigo gets on with a refund that nothing stands against.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum Processing {
     /// It works.

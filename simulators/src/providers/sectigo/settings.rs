@@ -1,12 +1,14 @@
 //! What the pages of Sectigo leave open, as settings.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Processing;
 use crate::{providers::setting_values, request::Deduplication};
 
 /// Where the documentation leaves a choice, or names a number.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "SectigoSettings")]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// For how many days after its purchase an order can be refunded; then -18. Default 30.
@@ -35,6 +37,7 @@ pub struct Settings {
     pub texts: Texts,
     /// The HTTP status beside a code below 0, from 200 to 599. Default 200. *Inferred*.
     #[serde(deserialize_with = "setting_values::http_status")]
+    #[schemars(range(min = 200, max = 599))]
     pub refusal_http_status: u16,
     /// The longest order number, in characters. Default 128. *Documented* twice: 64 in the older
     /// copy.
@@ -57,10 +60,12 @@ pub struct Settings {
     /// The `Content-Type` of a plain answer. Default `text/plain`. *Inferred*: documented for a
     /// sibling.
     #[serde(deserialize_with = "setting_values::media_type")]
+    #[schemars(length(min = 1, max = 500))]
     pub plain_content_type: String,
     /// The `Content-Type` of the status call's answer. Default `application/json; charset=UTF-8`.
     /// *Inferred*.
     #[serde(deserialize_with = "setting_values::media_type")]
+    #[schemars(length(min = 1, max = 500))]
     pub status_content_type: String,
     /// Arguments in the query string. Default `ignored`. *Inferred*: a form is documented, and no
     /// query.
@@ -75,6 +80,7 @@ pub struct Settings {
     /// The code for a wrong login and for a locked account, from -999 to -1. Default -16.
     /// *Inferred*.
     #[serde(deserialize_with = "setting_values::refusal_code")]
+    #[schemars(range(min = -999, max = -1))]
     pub wrong_login_code: i32,
     /// The code of the refund calls for an order that is not the account's. Default -16.
     /// *Inferred*.
@@ -97,24 +103,30 @@ pub struct Settings {
     pub processing: Processing,
     /// The sentence of -18 for an order that was refunded. *Documented* as a description.
     #[serde(deserialize_with = "setting_values::sentence")]
+    #[schemars(length(min = 1, max = 500))]
     pub already_refunded_text: String,
     /// The sentence of -18 for a multi-domain order. *Inferred*.
     #[serde(deserialize_with = "setting_values::sentence")]
+    #[schemars(length(min = 1, max = 500))]
     pub multi_domain_text: String,
     /// The sentence of -18 behind the refund period. *Inferred*.
     #[serde(deserialize_with = "setting_values::sentence")]
+    #[schemars(length(min = 1, max = 500))]
     pub period_over_text: String,
     /// The sentence of -18 for an order that was rejected. *Inferred*.
     #[serde(deserialize_with = "setting_values::sentence")]
+    #[schemars(length(min = 1, max = 500))]
     pub rejected_text: String,
     /// The sentence of -18 by which `!AutoReject` refuses an order that was refunded or rejected.
     /// *Inferred*.
     #[serde(deserialize_with = "setting_values::sentence")]
+    #[schemars(length(min = 1, max = 500))]
     pub not_rejectable_text: String,
 }
 
 /// Which of -1 and -17 comes first.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum FirstCheck {
     /// -1.
@@ -125,7 +137,8 @@ pub enum FirstCheck {
 }
 
 /// How the names of arguments are read.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum ArgumentNames {
     /// As they are documented; in other letters they are unrecognized, and only say in whose world
@@ -137,7 +150,8 @@ pub enum ArgumentNames {
 }
 
 /// Arguments in the query string.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum ArgumentsInQuery {
     /// They are not read; they only say in whose world the request is.
@@ -148,7 +162,8 @@ pub enum ArgumentsInQuery {
 }
 
 /// A body that does not call itself a form.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum OtherContentTypes {
     /// It has no arguments; they only say in whose world the request is.
@@ -159,7 +174,8 @@ pub enum OtherContentTypes {
 }
 
 /// A value that is not UTF-8.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub enum InvalidUtf8 {
     /// -4.
     #[default]
@@ -171,7 +187,8 @@ pub enum InvalidUtf8 {
 }
 
 /// The argument `responseFormat` of a refund.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub enum ResponseFormat {
     /// -2.
     #[default]
@@ -183,7 +200,8 @@ pub enum ResponseFormat {
 }
 
 /// What `!AutoReject` does.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum AutoReject {
     /// The order is rejected: no refund call takes it from then on.
@@ -194,7 +212,8 @@ pub enum AutoReject {
 }
 
 /// What a refund makes of `orderStatus`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub enum StatusAfterRefund {
     /// `Refunded`.
     #[default]
@@ -207,7 +226,8 @@ pub enum StatusAfterRefund {
 }
 
 /// `CertificateID` of the status call.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub enum CertificateId {
     /// Up to 16 digits, without an effect.
     #[default]
@@ -222,7 +242,8 @@ pub enum CertificateId {
 }
 
 /// The code for an order that was refunded already.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub enum AlreadyRefunded {
     /// -18 `This order has already been refunded`.
     #[default]
@@ -234,7 +255,8 @@ pub enum AlreadyRefunded {
 }
 
 /// In whose wording texts are.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum Texts {
     /// Each call in its own page's.
@@ -247,7 +269,8 @@ pub enum Texts {
 }
 
 /// The code of a call for an order that is not the account's.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub enum UnknownOrder {
     /// -4.
     #[default]
@@ -259,7 +282,8 @@ pub enum UnknownOrder {
 }
 
 /// What is checked first.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum CheckOrder {
     /// -2, -3, -4, then -16 for the login.
@@ -270,7 +294,8 @@ pub enum CheckOrder {
 }
 
 /// How methods are answered that are neither POST nor GET.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub enum OtherMethods {
     /// -17, as GET is.
     #[default]
@@ -282,7 +307,8 @@ pub enum OtherMethods {
 }
 
 /// What a second argument of one name is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub enum RepeatedArgument {
     /// -2.
     #[default]
@@ -294,7 +320,8 @@ pub enum RepeatedArgument {
 }
 
 /// What a required argument without a value is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub enum EmptyArgument {
     /// -3.
     #[default]
@@ -306,7 +333,8 @@ pub enum EmptyArgument {
 }
 
 /// How the status call writes an answer without `data`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum NoData {
     /// Without the property.
