@@ -338,9 +338,10 @@ fn tidy(value: &mut Value) {
         Value::Array(values) => values.iter_mut().for_each(tidy),
         Value::Object(fields) => {
             if let Some(Value::String(text)) = fields.get_mut("description") {
-                *text = text.replace('\n', " ").replace("[`", "`").replace("`]", "`");
+                *text = without_rust(&text.replace('\n', " "));
             }
-            if fields.get("format").and_then(Value::as_str).is_some_and(|format| format.starts_with("uint")) {
+            let is_rust_only = |format: &str| format.starts_with("uint") || format == "int16";
+            if fields.get("format").and_then(Value::as_str).is_some_and(is_rust_only) {
                 fields.remove("format");
             }
             if fields.get("default").is_some_and(|default| default.is_object() || default.is_null()) {
@@ -363,6 +364,27 @@ fn tidy(value: &mut Value) {
         }
         _ => {}
     }
+}
+
+/// A description without links, in which a variant has its name in JSON.
+fn without_rust(text: &str) -> String {
+    let in_json = |(index, part): (usize, &str)| match part.rsplit_once("::") {
+        Some((_, variant)) if index % 2 == 1 => snake_case(variant),
+        _ => part.to_owned(),
+    };
+    let text = text.replace("[`", "`").replace("`]", "`");
+    text.split('`').enumerate().map(in_json).collect::<Vec<String>>().join("`")
+}
+
+fn snake_case(variant: &str) -> String {
+    let mut name = String::new();
+    for letter in variant.chars() {
+        if letter.is_ascii_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.push(letter.to_ascii_lowercase());
+    }
+    name
 }
 
 /// Tidies each, and returns the names of those that are not required.

@@ -230,7 +230,7 @@ pub enum Repeat {
     #[default]
     Once,
     /// So many times.
-    Times(u64),
+    Times(#[schemars(range(min = 1))] u64),
     /// As long as it is armed.
     Standing,
     /// As long as it is armed, so many times in a row, then not for so many, and again from the

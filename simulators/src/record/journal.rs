@@ -73,6 +73,7 @@ pub struct JournalEntry {
     /// The body as sent, at most [`BODY_KEPT`] bytes of it, secrets in it masked; none where it is
     /// empty or no UTF-8.
     #[serde(default)]
+    #[schemars(description = "The body as sent, cut at 8 KiB, secrets masked; null where it is empty or not UTF-8.")]
     pub body: Option<String>,
     /// The body in Base64, as much of it, where it is no UTF-8.
     #[serde(default)]
@@ -113,9 +114,13 @@ pub struct JournalEntry {
     pub status: Option<u16>,
     /// The answer's body as text, at most [`ANSWER_KEPT`] bytes of it, secrets in it masked; none
     /// where it is no UTF-8.
+    #[schemars(
+        description = "The body of the answer as text, cut at 8 KiB, secrets masked; null where it is not UTF-8."
+    )]
     pub answer: Option<String>,
     /// The answer's body in Base64, at most [`ANSWER_KEPT`] bytes of it, where it is no UTF-8.
     #[serde(default)]
+    #[schemars(description = "The body of the answer in Base64, cut at 8 KiB, where it is not UTF-8.")]
     pub answer_base64: Option<String>,
     /// How long the answer's body was, in bytes.
     pub answer_bytes: usize,

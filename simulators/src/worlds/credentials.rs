@@ -33,6 +33,7 @@ pub struct SectigoLogin {
     /// `loginName`.
     pub login_name: String,
     /// `loginPassword`. Not part of `Debug`.
+    #[schemars(description = "`loginPassword`.")]
     pub login_password: String,
 }
 
@@ -44,6 +45,7 @@ pub struct NamecomLogin {
     /// The username.
     pub username: String,
     /// The API token. Not part of `Debug`.
+    #[schemars(description = "The API token.")]
     pub token: String,
 }
 
@@ -55,6 +57,7 @@ pub struct DebitsuccessLogin {
     /// `User.Username`.
     pub username: String,
     /// `User.Password`. Not part of `Debug`.
+    #[schemars(description = "`User.Password`.")]
     pub password: String,
 }
 

@@ -35,10 +35,11 @@ const VERSION: u32 = 1;
 /// `Debug` shows none of that.
 #[derive(Clone, Serialize, JsonSchema)]
 #[serde(transparent)]
+#[schemars(description = "A whole world in JSON. It contains credentials.")]
 pub struct Snapshot(Written);
 
 #[derive(Clone, Serialize, Deserialize, JsonSchema)]
-#[schemars(rename = "Snapshot")]
+#[schemars(inline)]
 #[serde(deny_unknown_fields)]
 struct Written {
     /// The form: 1.

@@ -8,6 +8,7 @@ mod faults;
 mod fidelity;
 mod gates;
 mod ports;
+mod process;
 mod raw;
 mod readme;
 mod records;

@@ -49,7 +49,7 @@ pub struct Login {
     #[schemars(extend("x-optional" = true))]
     pub username: String,
     /// `User.Password`. A secret: not part of `Debug`.
-    #[schemars(extend("writeOnly" = true))]
+    #[schemars(extend("writeOnly" = true), description = "`User.Password`. Accepted and never returned.")]
     pub password: String,
 }
 

@@ -19,7 +19,7 @@ pub struct Account {
     #[schemars(extend("x-optional" = true))]
     pub username: String,
     /// The API token, the password of HTTP Basic. A secret: not part of `Debug`.
-    #[schemars(extend("writeOnly" = true))]
+    #[schemars(extend("writeOnly" = true), description = "Accepted and never returned; where it is left out, a known account keeps its own.")]
     pub token: String,
     /// Whether the refund endpoint is open to the account; if not it answers 403. Default true.
     #[serde(default = "yes")]

@@ -45,7 +45,7 @@ pub struct Account {
     #[schemars(length(min = 1, max = 64), extend("x-optional" = true))]
     pub login_name: String,
     /// `loginPassword`, at most 128 characters. A secret: not part of `Debug`.
-    #[schemars(extend("writeOnly" = true))]
+    #[schemars(extend("writeOnly" = true), description = "Accepted and never returned; where it is left out, a known account keeps its own.")]
     pub password: String,
     /// Whether the account is locked: then every call is answered as a wrong password is. Default
     /// false.

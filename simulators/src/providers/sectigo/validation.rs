@@ -296,6 +296,7 @@ pub struct CaaCheckStatus {
 
 /// Documented as an object and described as a list: whoever puts the order chooses.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(
     untagged,
     expecting = "`latestCAACheckErrors` is an object of lookupDatetime, queriedFQDN, domainName and result, or a list of such"
