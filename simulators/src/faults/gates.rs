@@ -57,7 +57,7 @@ pub struct Gate {
     /// After how many seconds, in real time, a request goes on by itself; 1 to 600, default 60.
     #[serde(default = "usual_wait")]
     #[schemars(range(min = 1, max = 600))]
-    pub longest_wait_seconds: u64,
+    pub max_wait_seconds: u64,
 }
 
 /// The number of a gate, counted from 1 since the start or the last reset.
@@ -107,7 +107,7 @@ pub enum GateError {
     #[error("`point`: a gate stands at before_effect, after_effect or during_answer, where a request has been read")]
     Point,
     /// Too long a wait, or none.
-    #[error("`longest_wait_seconds` is 1 to {}", MAX_WAIT.as_secs())]
+    #[error("`max_wait_seconds` is 1 to {}", MAX_WAIT.as_secs())]
     Wait,
     /// Gates of a snapshot are numbered in their order.
     #[error("`id` is not behind that of the gate before it, or above `last`")]
@@ -256,7 +256,7 @@ impl Gates {
         let waiting =
             Waiting { request, operation: at.operation.clone(), target: at.target.clone(), attempt: at.attempt, since };
         kept.waiting.push((waiting, sender));
-        let longest = Duration::from_secs(kept.gate.longest_wait_seconds);
+        let longest = Duration::from_secs(kept.gate.max_wait_seconds);
         let place = Place { gate: kept.id, request, after_bytes: kept.gate.point.after_bytes(), released, longest };
         self.changed.notify_waiters();
         Some(place)
@@ -295,14 +295,14 @@ impl Kept {
 impl Gate {
     /// A gate for any request at a provider.
     pub fn new(provider: Provider, point: Point) -> Self {
-        Self { provider, operation: None, target: None, attempt: None, point, longest_wait_seconds: USUAL_WAIT_SECONDS }
+        Self { provider, operation: None, target: None, attempt: None, point, max_wait_seconds: USUAL_WAIT_SECONDS }
     }
 
     fn check(&self) -> Result<(), GateError> {
         if matches!(self.point, Point::Connect | Point::BeforeRead) {
             return Err(GateError::Point);
         }
-        if !(1..=MAX_WAIT.as_secs()).contains(&self.longest_wait_seconds) {
+        if !(1..=MAX_WAIT.as_secs()).contains(&self.max_wait_seconds) {
             return Err(GateError::Wait);
         }
         // What makes sense as a place for a rule makes sense as one for a gate.
@@ -388,7 +388,7 @@ pub struct TooFew {
 
 impl GateHandle {
     pub(crate) fn put_up(world: SharedWorld, gate: Gate) -> Result<GateHandle, GateError> {
-        let longest = Duration::from_secs(gate.longest_wait_seconds);
+        let longest = Duration::from_secs(gate.max_wait_seconds);
         let id = world.lock().gates.put_up(gate)?;
         Ok(GateHandle { world, id, longest })
     }

@@ -222,9 +222,9 @@ fn assert_described(document: &Value, word: &str, template: &str, status: u16, a
 #[case(
     "post",
     "/v1/gates",
-    r#"{"provider":"sectigo","point":"after_effect","longest_wait_seconds":0}"#,
+    r#"{"provider":"sectigo","point":"after_effect","max_wait_seconds":0}"#,
     400,
-    "`longest_wait_seconds` is 1 to 600"
+    "`max_wait_seconds` is 1 to 600"
 )]
 #[case("get", "/v1/gates/7", "", 404, "there is no gate 7")]
 #[case("delete", "/v1/gates/7", "", 404, "there is no gate 7")]

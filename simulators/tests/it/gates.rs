@@ -55,7 +55,7 @@ async fn requests_wait_at_a_gate_and_go_on_in_the_order_of_choice() {
 #[tokio::test]
 async fn a_wait_at_a_gate_has_an_end() {
     let bench = Bench::start().await;
-    let gate = Gate { longest_wait_seconds: 1, ..Gate::new(Provider::Sectigo, Point::BeforeEffect) };
+    let gate = Gate { max_wait_seconds: 1, ..Gate::new(Provider::Sectigo, Point::BeforeEffect) };
     let gate = bench.simulators.gate(gate).unwrap();
     assert_eq!(bench.refund(Provider::Sectigo).await.unwrap().1, "0");
     let standing = bench.simulators.with_world(|world| world.gates.get(gate.id())).unwrap();

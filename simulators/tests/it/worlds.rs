@@ -242,7 +242,7 @@ fn target(provider: Provider, number: u32) -> String {
 #[case::a_rule_that_fires_too_often(|snapshot: &mut Value| snapshot["faults"]["armed"][0]["remaining"] = json!(2), "fault 1 could not be armed: `remaining` does not fit")]
 #[case::two_rules_of_one_number(|snapshot: &mut Value| { let rule = snapshot["faults"]["armed"][0].clone(); snapshot["faults"]["armed"].as_array_mut().unwrap().push(rule); }, "fault 1 could not be armed: `id` is not behind")]
 #[case::a_random_mode(|snapshot: &mut Value| snapshot["faults"]["random"]["share"] = json!(2), "fault 0 could not be armed: `share` is a number")]
-#[case::a_gate(|snapshot: &mut Value| snapshot["gates"]["standing"][0]["gate"]["longest_wait_seconds"] = json!(0), "gate 1 could not be put up: `longest_wait_seconds` is 1 to 600")]
+#[case::a_gate(|snapshot: &mut Value| snapshot["gates"]["standing"][0]["gate"]["max_wait_seconds"] = json!(0), "gate 1 could not be put up: `max_wait_seconds` is 1 to 600")]
 #[tokio::test]
 async fn what_a_snapshot_brings_in_is_checked(#[case] change: fn(&mut Value), #[case] sentence: &str) {
     let bench = Bench::start().await;
