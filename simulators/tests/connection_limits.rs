@@ -58,7 +58,7 @@ async fn ten_thousand_unfinished_heads_keep_no_other_client_out_of_any_port() {
         }
         // Another port serves clients meanwhile.
         let other = if name == "control" { running.address("name.com plaintext") } else { running.address("control") };
-        assert!(answers(other).await, "beside {name}");
+        assert!(answers(other).await, "while {name} is full");
         let memory = memory_kib();
         println!("{name}: {wanted} connections, {memory} KiB, {at_start} KiB at the start");
         assert!(memory < MAX_MEMORY_KIB, "{name}: {memory} KiB");

@@ -1,4 +1,4 @@
-//! The bare axum handler: it reads the body whole, and answers bytes that are there already.
+//! The bare axum handler: it reads the whole body and answers with prepared bytes.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -11,8 +11,7 @@ use simulators::Provider;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-/// Serves until the process ends, and tells where, and the certificate to trust where it is over
-/// TLS.
+/// Serves until the process ends; returns the address and, over TLS, the certificate to trust.
 pub(crate) async fn serve(provider: Provider, answer: Vec<u8>) -> (SocketAddr, Option<String>) {
     let (path, content_type) = match provider {
         Provider::Sectigo => ("/products/!AutoRefund", "text/plain"),
@@ -67,8 +66,7 @@ impl Listener for Plain {
     }
 }
 
-/// A handshake holds up the next connection: the load client makes them one after the other, before
-/// it measures.
+/// A handshake delays the next connection: the load client connects one by one, before it measures.
 struct Tls {
     listener: TcpListener,
     acceptor: TlsAcceptor,

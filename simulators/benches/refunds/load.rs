@@ -1,5 +1,5 @@
-//! The load client: raw requests, made beforehand, on connections that stay open. As little work as
-//! possible, as it shares the machine.
+//! The load client: prepared raw requests on connections that stay open. It does as little work as
+//! possible, because it shares the machine.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -17,12 +17,12 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-/// Where orders and accounts of the benchmark begin, far from the demo data.
+/// The first number of the benchmark's orders and accounts, far from the demo data.
 const FIRST: u32 = 50_000_000;
-/// Orders and accounts are put over so many connections.
-const PUTTING: usize = 4;
+/// Connections over which orders and accounts are put.
+const PUT_CONNECTIONS: usize = 4;
 
-/// Refunds of one provider, each of something that was never refunded before.
+/// Refunds of one provider, each for a new target.
 pub(crate) struct Load {
     provider: Provider,
     control: SocketAddr,
@@ -35,14 +35,15 @@ pub(crate) struct Endpoint {
     tls: Option<TlsConnector>,
 }
 
-/// What became of a round.
+/// The result of a round.
 pub(crate) struct Answered {
     pub(crate) took: Duration,
     /// The body of one of the answers.
     pub(crate) last_answer: Vec<u8>,
 }
 
-/// name.com's documented 20 requests a second and 3,000 an hour would measure nothing else.
+/// Lifts name.com's documented limits of 20 requests a second and 3,000 an hour, which would
+/// otherwise determine the result.
 pub(crate) async fn lift_limits(control: SocketAddr) {
     let body = json!({ "namecom": { "requests_per_second": 0, "requests_per_hour": 0 } });
     let request = Arc::new(vec![call("PATCH", "/v1/settings", &body)]);
@@ -54,12 +55,12 @@ impl Load {
         Load { provider, control, next: FIRST }
     }
 
-    /// Puts so many orders or accounts, and tells the requests that refund them.
+    /// Puts `count` orders or accounts, and returns the requests that refund them.
     pub(crate) async fn prepare(&mut self, count: usize) -> Arc<Vec<Vec<u8>>> {
         let numbers = self.next..self.next + count as u32;
         self.next = numbers.end;
         let puts = numbers.clone().map(|number| put(self.provider, number)).collect();
-        Endpoint::new(self.control, None).send(&Arc::new(puts), PUTTING).await;
+        Endpoint::new(self.control, None).send(&Arc::new(puts), PUT_CONNECTIONS).await;
         Arc::new(numbers.map(|number| refund(self.provider, number)).collect())
     }
 }
@@ -77,8 +78,8 @@ impl Endpoint {
         Endpoint { address, tls }
     }
 
-    /// Sends all requests over so many connections, each the next one when it has its answer. Every
-    /// answer has to be a 2xx.
+    /// Sends all requests over a number of connections; each connection sends the next request after
+    /// its answer. Every answer must be a 2xx.
     pub(crate) async fn send(&self, requests: &Arc<Vec<Vec<u8>>>, connections: usize) -> Answered {
         let mut opened = Vec::new();
         for _ in 0..connections {
@@ -90,7 +91,7 @@ impl Endpoint {
                 None => Box::new(stream),
             });
         }
-        // The handshakes are no part of it.
+        // The handshakes are not measured.
         let began = Instant::now();
         let mut running = JoinSet::new();
         for (first, mut stream) in opened.into_iter().enumerate() {
@@ -120,7 +121,7 @@ async fn exchange(stream: &mut Box<dyn Stream>, request: &[u8], buffer: &mut Vec
         assert_ne!(read, 0, "closed: {}", String::from_utf8_lossy(buffer));
     }
     assert!(buffer.starts_with(b"HTTP/1.1 2"), "{}\n{}", text(request), text(buffer));
-    // Sectigo says everything with 200.
+    // Sectigo answers errors with 200, too.
     assert!(!body(buffer).starts_with(b"-"), "{}\n{}", text(request), text(buffer));
 }
 
@@ -144,7 +145,7 @@ fn head_length(buffer: &[u8]) -> Option<usize> {
     buffer.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4)
 }
 
-/// Puts what one refund needs.
+/// Puts the order or account of one refund.
 fn put(provider: Provider, number: u32) -> Vec<u8> {
     match provider {
         Provider::Sectigo => {

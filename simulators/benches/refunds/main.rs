@@ -1,17 +1,17 @@
-//! How many refunds a second the simulators serve, beside a bare axum handler that reads the same
-//! bytes and answers the same bytes.
+//! Refunds per second of the simulators, compared with a bare axum handler that reads the same bytes
+//! and answers with the same number of bytes.
 //!
 //! ```text
-//! cargo bench -p simulators --bench refunds                    all three; behind `--` one: -- debitsuccess
+//! cargo bench -p simulators --bench refunds                    all three; one of them: -- debitsuccess
 //!
-//! for each provider: one round of each to warm up, then rounds in pairs, each pair in the other order than the one before:
-//!   load client --keep-alive--> simulators      each request a refund of its own that is really done: the books are asked afterwards
-//!   load client --keep-alive--> bare handler    the same requests; body read whole, a fixed answer of the same length
+//! for each provider: one round of each to warm up, then rounds in pairs, in alternating order:
+//!   load client --keep-alive--> simulators      each request is a refund that is carried out; checked with the books
+//!   load client --keep-alive--> bare handler    the same requests; body read, a fixed answer of the same length
 //! ```
 //!
 //! Sectigo's pair runs over TLS on both sides, with the same library. The ratio is the median of
-//! the pairs' ratios: what disturbs the machine disturbs both halves of a pair. It ends with
-//! failure where a provider's ratio is below a half.
+//! the pairs' ratios: other load on the machine affects both halves of a pair. It fails if a
+//! provider's ratio is below 0.5.
 
 #![expect(clippy::print_stdout, reason = "a benchmark is there to print")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark says what is wrong by failing there")]
@@ -27,20 +27,20 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::load::{Endpoint, Load};
 
-/// The binary's, for both servers and the load client.
+/// The allocator of the binary, for both servers and the load client.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// Pairs that are measured; odd, so that the median is one of them. Many and short, so that
-/// whatever else the machine does disturbs few of them.
+/// Measured pairs: odd, so that the median is one of them; many and short, so that other load on
+/// the machine affects few of them.
 const PAIRS: usize = 61;
 /// Requests of one half of a pair.
 const REQUESTS: usize = 1_000;
 /// Connections of the load client.
 const CONNECTIONS: usize = 16;
-/// The least share of the bare handler's rate.
+/// The minimum share of the bare handler's rate.
 const LEAST: f64 = 0.5;
-/// Threads of each server: what the binary has.
+/// Threads of each server, as in the binary.
 const WORKERS: usize = 2;
 
 fn main() -> ExitCode {
@@ -79,13 +79,13 @@ fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Whether the command line names it, or none at all. Cargo adds a `--bench` of its own.
+/// Whether the command line names it, or names none. Cargo adds its own `--bench`.
 fn asked_for(provider: Provider) -> bool {
     let mut named = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).peekable();
     named.peek().is_none() || named.any(|name| name.eq_ignore_ascii_case(&format!("{provider:?}")))
 }
 
-/// Requests a second, one after the other on the same machine.
+/// Requests per second, one server after the other.
 struct Pair {
     simulators: f64,
     bare: f64,
@@ -130,7 +130,7 @@ fn measure(provider: Provider, simulators: &Simulators, client: &Runtime, bare: 
     pairs
 }
 
-/// Named, for whoever looks with a profiler where the time goes.
+/// Named threads, for profilers.
 fn runtime(name: &str) -> Runtime {
     Builder::new_multi_thread().worker_threads(WORKERS).thread_name(name).enable_all().build().unwrap()
 }

@@ -1,22 +1,21 @@
-//! How long the binary takes to its `ready`, and how much memory it needs: at the start, when the
-//! journal has long been full of requests, and when there is much to remember.
+//! The time until the binary is `ready`, and its memory: at the start, with a full journal, and after
+//! many refunds.
 //!
 //! ```text
 //! cargo bench -p simulators --bench start
 //! ```
 //!
-//! A start is the time from the process' creation to the line `ready`, all ports open and all demo
-//! data there. It ends with failure where the median is above 20 ms or the memory above 64 MiB,
-//! then or later.
+//! The time of a start is that from the creation of the process to the line `ready`, when all ports
+//! are open and all demo data is loaded. It fails if the median is above 20 ms or the memory above
+//! 64 MiB, at the start or later.
 //!
-//! The requests are refunds of the demo data, each under a key or identifier of its own, half of
-//! them at name.com and half at Debitsuccess: those that are done, and, since a thing is refunded
-//! once, many more that are refused.
+//! The requests are refunds of the demo data, each with its own key or identifier, half of them at
+//! name.com and half at Debitsuccess. Most are refused, because each target is refunded only once.
 //!
-//! What a refund changes is kept for as long as its world. So a second process carries out refunds
-//! of the demo data that are really done, a third at each provider, Sectigo over TLS and
-//! deduplication off; the books are asked. A third one is given an order or an account for each
-//! refund besides: what is put is the caller's to choose, and has no bound here.
+//! The effects of a refund are kept as long as its world. A second process therefore carries out
+//! refunds of the demo data, a third at each provider, Sectigo over TLS, with deduplication off, and
+//! checks the books. For a third process, an order or account is put for each refund; the memory of
+//! data that a caller puts has no bound here.
 
 #![expect(clippy::print_stdout, reason = "a benchmark is there to print")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark says what is wrong by failing there")]
@@ -41,15 +40,15 @@ use tokio::time::Instant;
 
 use self::process::SimulatorsProcess;
 
-/// Starts; odd, so that the median is one of them.
+/// Number of starts; odd, so that the median is one of them.
 const STARTS: usize = 31;
-/// Requests before the memory is looked at again: many times what the journal keeps.
+/// Requests before the memory is measured again: many times the capacity of the journal.
 const REQUESTS: u32 = 50_000;
-/// Refunds are asked for so many orders and accounts in turn: all that the demo data has.
+/// Orders and accounts that are refunded in turn: all of the demo data.
 const TARGETS: u32 = 999;
-/// Refunds that are really done, at each provider: 20,000 in all.
+/// Refunds that are carried out at each provider: 20,000 in total.
 const DONE_EACH: u32 = 6_667;
-/// Orders and items that are put for them begin here, far from the demo data.
+/// The first numbers of orders and items that are put, far from the demo data.
 const FIRST_ORDER: u32 = 50_000_000;
 const FIRST_ITEM: u32 = 60_000_000;
 const MAX_MILLISECONDS: f64 = 20.0;
@@ -72,13 +71,13 @@ fn main() -> ExitCode {
     ask(connect(running.address("name.com plaintext")), half.clone().map(demo_namecom_refund), "");
     ask(connect(running.address("Debitsuccess plaintext")), half.map(demo_debitsuccess_refund), "");
     let after = mebibytes(&running).unwrap();
-    println!("memory   {after:6.1} MiB after {REQUESTS} answered refund requests of the demo data");
+    println!("memory   {after:6.1} MiB after {REQUESTS} answered refund requests for the demo data");
 
     let (running, _) = start(folder.path());
     change_settings(&running, r#"{"sectigo":{"deduplication":"off"},"namecom":{"deduplication":"off"}}"#);
     refund_all(&running, folder.path(), DEMO);
     let done = mebibytes(&running).unwrap();
-    println!("memory   {done:6.1} MiB after {} refunds that are really done", 3 * DONE_EACH);
+    println!("memory   {done:6.1} MiB after {} refunds that were carried out", 3 * DONE_EACH);
 
     let (running, _) = start(folder.path());
     put_all(&running);
@@ -91,10 +90,10 @@ fn main() -> ExitCode {
     status(median <= MAX_MILLISECONDS && most <= MAX_MIB)
 }
 
-/// What refunds are of.
+/// The targets of refunds.
 #[derive(Clone, Copy)]
-struct Things {
-    /// How many there are.
+struct Targets {
+    /// The number of targets.
     many: u32,
     sectigo_order: u32,
     namecom_order: u32,
@@ -102,9 +101,9 @@ struct Things {
     account: &'static str,
 }
 
-const DEMO: Things =
-    Things { many: TARGETS, sectigo_order: 1_000_001, namecom_order: 200_001, namecom_item: 3_200_001, account: "DS" };
-const OWN: Things = Things {
+const DEMO: Targets =
+    Targets { many: TARGETS, sectigo_order: 1_000_001, namecom_order: 200_001, namecom_item: 3_200_001, account: "DS" };
+const OWN: Targets = Targets {
     many: DONE_EACH,
     sectigo_order: FIRST_ORDER,
     namecom_order: FIRST_ORDER,
@@ -117,7 +116,7 @@ fn change_settings(running: &SimulatorsProcess, settings: &str) {
     ask(connect(running.address("control")), [change], "requests_per_second");
 }
 
-/// An order or account of its own for each refund.
+/// Puts an order or account for each refund.
 fn put_all(running: &SimulatorsProcess) {
     let control = || connect(running.address("control"));
     let call =
@@ -142,8 +141,8 @@ fn put_all(running: &SimulatorsProcess) {
     );
 }
 
-fn refund_all(running: &SimulatorsProcess, folder: &Path, of: Things) {
-    // name.com's documented 20 requests a second and 3,000 an hour would take hours.
+fn refund_all(running: &SimulatorsProcess, folder: &Path, of: Targets) {
+    // With name.com's documented limits, 20 requests a second and 3,000 an hour, this takes hours.
     change_settings(running, r#"{"namecom":{"requests_per_second":0,"requests_per_hour":0}}"#);
     let place = |n: u32| n % of.many;
     let sectigo = (0..DONE_EACH).map(|n| sectigo_refund(of.sectigo_order + place(n)));
@@ -158,7 +157,7 @@ fn refund_all(running: &SimulatorsProcess, folder: &Path, of: Things) {
     ask(connect(running.address("control")), [books], &format!("\"next_after\":{}", 3 * DONE_EACH));
 }
 
-/// As long as the UUIDs that clients use.
+/// A key as long as the UUIDs that clients use.
 fn long_key(number: u32) -> String {
     format!("{number:08x}-0000-4000-8000-{number:012x}")
 }
@@ -199,8 +198,8 @@ fn tls(address: SocketAddr, ca_file: &Path) -> impl Read + Write {
     StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), connect(address))
 }
 
-/// Sends requests on one connection, each when the one before it is answered to the end; every
-/// answer has to have this text in it.
+/// Sends requests on one connection, each after the answer to the previous one; every answer must
+/// contain `wanted`.
 fn ask(mut stream: impl Read + Write, requests: impl IntoIterator<Item = String>, wanted: &str) {
     for request in requests {
         stream.write_all(request.as_bytes()).unwrap();
@@ -230,7 +229,7 @@ fn demo_namecom_refund(number: u32) -> String {
 }
 
 fn demo_debitsuccess_refund(number: u32) -> String {
-    // All that was collected, so that an account is refunded once.
+    // The whole collected amount, so that an account is refunded only once.
     debitsuccess_refund(&format!("DS{:06}", 1 + number % TARGETS), "500.00", &format!("id-{number}"))
 }
 
