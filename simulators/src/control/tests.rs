@@ -83,3 +83,26 @@ fn every_reference_has_its_schema_and_every_schema_is_used() {
     let defined: BTreeSet<_> = document["components"]["schemas"].as_object().unwrap().keys().cloned().collect();
     assert_eq!(used, defined);
 }
+
+#[test]
+fn every_schema_has_its_own_name_and_no_internal_mark() {
+    let document = document();
+    for name in document["components"]["schemas"].as_object().unwrap().keys() {
+        // A second type of the same name would get a number.
+        assert!(!name.ends_with(|last: char| last.is_ascii_digit()), "{name}");
+    }
+    let mut marks = Vec::new();
+    find_all(&document, "x-optional", &mut marks);
+    assert!(marks.is_empty());
+}
+
+#[test]
+fn secrets_and_keys_of_the_path_are_optional_and_passwords_are_write_only() {
+    let schemas = &document()["components"]["schemas"];
+    let account = &schemas["SectigoAccount"];
+    assert_eq!(account["required"], Value::Null);
+    assert_eq!(account["properties"]["password"]["writeOnly"], true);
+    assert_eq!(schemas["NamecomOrder"]["required"], serde_json::json!(["items"]));
+    assert_eq!(schemas["Random"]["required"], serde_json::json!(["share"]));
+    assert_eq!(schemas["Claim"]["required"], serde_json::json!(["provider", "target"]));
+}
