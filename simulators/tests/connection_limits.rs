@@ -1,6 +1,6 @@
 //! Ten thousand clients open a connection to each port and never finish a request head: other
-//! clients are still served, and memory is bounded. This is a test binary of its own, so that it does
-//! not run beside tests that measure silence.
+//! clients are still served, and memory is bounded. This is a test binary of its own, so that it
+//! does not run beside tests that measure silence.
 
 #![allow(clippy::unwrap_used, reason = "a test says what is wrong by failing there")]
 

@@ -78,8 +78,8 @@ impl Endpoint {
         Endpoint { address, tls }
     }
 
-    /// Sends all requests over a number of connections; each connection sends the next request after
-    /// its answer. Every answer must be a 2xx.
+    /// Sends all requests over a number of connections; each connection sends the next request
+    /// after its answer. Every answer must be a 2xx.
     pub(crate) async fn send(&self, requests: &Arc<Vec<Vec<u8>>>, connections: usize) -> Answered {
         let mut opened = Vec::new();
         for _ in 0..connections {

@@ -1,12 +1,13 @@
-//! Refunds per second of the simulators, compared with a bare axum handler that reads the same bytes
-//! and answers with the same number of bytes.
+//! Refunds per second of the simulators, compared with a bare axum handler that reads the same
+//! bytes and answers with the same number of bytes.
 //!
 //! ```text
-//! cargo bench -p simulators --bench refunds                    all three; one of them: -- debitsuccess
+//! cargo bench -p simulators --bench refunds                    all three providers
+//! cargo bench -p simulators --bench refunds -- debitsuccess    one of them
 //!
-//! for each provider: one round of each to warm up, then rounds in pairs, in alternating order:
-//!   load client --keep-alive--> simulators      each request is a refund that is carried out; checked with the books
-//!   load client --keep-alive--> bare handler    the same requests; body read, a fixed answer of the same length
+//! for each provider: one warm-up round of each, then rounds in pairs, in alternating order:
+//!   load client --keep-alive--> simulators    refunds that are carried out; checked with the books
+//!   load client --keep-alive--> bare handler  the same requests; a fixed answer of the same length
 //! ```
 //!
 //! Sectigo's pair runs over TLS on both sides, with the same library. The ratio is the median of

@@ -1,5 +1,5 @@
-//! The time until the binary is `ready`, and its memory: at the start, with a full journal, and after
-//! many refunds.
+//! The time until the binary is `ready`, and its memory: at the start, with a full journal, and
+//! after many refunds.
 //!
 //! ```text
 //! cargo bench -p simulators --bench start
@@ -13,9 +13,9 @@
 //! name.com and half at Debitsuccess. Most are refused, because each target is refunded only once.
 //!
 //! The effects of a refund are kept as long as its world. A second process therefore carries out
-//! refunds of the demo data, a third at each provider, Sectigo over TLS, with deduplication off, and
-//! checks the books. For a third process, an order or account is put for each refund; the memory of
-//! data that a caller puts has no bound here.
+//! refunds of the demo data, a third at each provider, Sectigo over TLS, with deduplication off,
+//! and checks the books. For a third process, an order or account is put for each refund; the
+//! memory of data that a caller puts has no bound here.
 
 #![expect(clippy::print_stdout, reason = "a benchmark is there to print")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark says what is wrong by failing there")]

@@ -34,7 +34,7 @@ pub(super) struct ErrorBody {
 pub(super) struct JsonBody<T>(pub(super) T);
 
 /// A body that must be empty or `{}`.
-pub(super) struct NoBody;
+pub(super) struct EmptyBody;
 
 /// The world that a call acts on: the one in its path, or else the demo world.
 pub(super) struct WorldParam(pub(super) SharedWorld);
@@ -132,14 +132,14 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
     }
 }
 
-impl<S: Send + Sync> FromRequest<S> for NoBody {
+impl<S: Send + Sync> FromRequest<S> for EmptyBody {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let body = read_body(request, state).await?;
         let body = body.trim_ascii();
         if body.is_empty() || body == b"{}" {
-            Ok(NoBody)
+            Ok(EmptyBody)
         } else {
             Err(ApiError::bad_request("this call takes no body"))
         }

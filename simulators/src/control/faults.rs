@@ -4,7 +4,7 @@ use axum::Json;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::extract::{ApiError, Created, JsonBody, JsonOf, NoBody, PathParam, QueryParams, WorldParam};
+use super::extract::{ApiError, Created, EmptyBody, JsonBody, JsonOf, PathParam, QueryParams, WorldParam};
 use crate::{
     faults::gates::{Gate, GateError, GateId, StandingGate},
     faults::{ArmedRule, Random, Rule, RuleError, RuleId},
@@ -96,7 +96,10 @@ pub(super) struct RandomEnded {
     random: bool,
 }
 
-pub(super) async fn end_random(WorldParam(world): WorldParam, NoBody: NoBody) -> Result<Json<RandomEnded>, ApiError> {
+pub(super) async fn end_random(
+    WorldParam(world): WorldParam,
+    EmptyBody: EmptyBody,
+) -> Result<Json<RandomEnded>, ApiError> {
     world.lock().faults.set_random(None)?;
     Ok(Json(RandomEnded { random: false }))
 }

@@ -2,8 +2,8 @@
 //!
 //! The control port has no password. A page in a browser on this machine could call it by the
 //! loopback address (then `Origin` names the page's server), or by a name of its own that resolves
-//! to this machine (DNS rebinding; then `Host` is that name). Both are refused, for every method and
-//! path.
+//! to this machine (DNS rebinding; then `Host` is that name). Both are refused, for every method
+//! and path.
 
 use std::{net::IpAddr, sync::Arc};
 

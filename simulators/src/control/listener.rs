@@ -1,5 +1,5 @@
-//! The connections of the control port. Their number and the time for a request head are limited, so
-//! that clients that only open connections do not keep others out or use unlimited memory.
+//! The connections of the control port. Their number and the time for a request head are limited,
+//! so that clients that only open connections do not keep others out or use unlimited memory.
 
 use axum::{Router, body::Body};
 use http::Request;

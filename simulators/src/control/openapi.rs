@@ -17,7 +17,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use super::{
-    extract::{ApiError, Created, ErrorBody, JsonBody, NoBody, PathParam, QueryParams, WorldParam},
+    extract::{ApiError, Created, EmptyBody, ErrorBody, JsonBody, PathParam, QueryParams, WorldParam},
     routes::{Route, RouteScope, routes},
 };
 use crate::worlds::Worlds;
@@ -49,8 +49,8 @@ pub(super) trait Output {
     fn describe(operation: &mut OperationDoc<'_>);
 }
 
-/// A handler whose arguments and result describe themselves. `Args` tells the implementations for
-/// different numbers of arguments apart.
+/// A handler whose arguments and result describe themselves. `Args` distinguishes the
+/// implementations for different numbers of arguments.
 pub(super) trait Documented<Args> {
     fn describe(operation: &mut OperationDoc<'_>);
 }
@@ -82,7 +82,7 @@ impl Input for WorldParam {}
 
 impl Input for State<Worlds> {}
 
-impl Input for NoBody {
+impl Input for EmptyBody {
     fn describe(operation: &mut OperationDoc<'_>) {
         operation.can_be_malformed();
     }

@@ -24,7 +24,7 @@ pub enum RuleError {
     #[error("`effect.delay.milliseconds` is at most {}", MAX_DELAY.as_millis())]
     Delay,
     /// Too slow a drip, or one of nothing.
-    #[error("`effect.drip`: `bytes` is at least 1, and `every_milliseconds` 1 to {}", MAX_DRIP.as_millis())]
+    #[error("`effect.slicer`: `bytes` is at least 1, and `every_milliseconds` 1 to {}", MAX_DRIP.as_millis())]
     Drip,
     /// A corruption of nothing.
     #[error("`effect.corrupt.bytes` is at least 1")]
@@ -75,7 +75,7 @@ pub enum RuleError {
         why: &'static str,
     },
     /// A lie that is not the provider's.
-    #[error("`effect.pretend`: {provider} never says that, only {}", known.join(", "))]
+    #[error("`effect.forged_answer`: {provider} never says that, only {}", known.join(", "))]
     Pretence {
         /// The provider.
         provider: &'static str,
@@ -111,7 +111,7 @@ pub enum RuleError {
     NoPorts(&'static str),
     /// A count of what nobody sees.
     #[error(
-        "`repeat` of `refuse` is `standing`: the port is shut until the rule is deleted, and nobody counts whom the system turns away; `reset` at `connect` can be counted"
+        "`repeat` of `refuse` is `standing`: the port is shut until the rule is deleted, and nobody counts whom the system turns away; `reset_peer` at `connect` can be counted"
     )]
     NotCounted,
     /// A rule of a snapshot with more or less left to do than it ever had.
@@ -171,7 +171,7 @@ fn coordinates(rule: &Rule) -> Result<(), RuleError> {
         if rule.effect == FaultEffect::Refuse && rule.connection.is_some() {
             return unknowable(
                 "connection",
-                "a port that is shut counts nobody; `reset` at `connect` can be for one connection",
+                "a port that is shut counts nobody; `reset_peer` at `connect` can be for one connection",
             );
         }
         if rule.point == Point::Connect && rule.ordinal.is_some() {
@@ -298,15 +298,15 @@ impl FaultEffect {
             FaultEffect::Delay { .. } => "delay",
             FaultEffect::NeverAnswer => "never_answer",
             FaultEffect::Close => "close",
-            FaultEffect::Reset => "reset",
-            FaultEffect::Truncate { .. } => "truncate",
+            FaultEffect::Reset => "reset_peer",
+            FaultEffect::Truncate { .. } => "limit_data",
             FaultEffect::Corrupt { .. } => "corrupt",
-            FaultEffect::Drip { .. } => "drip",
+            FaultEffect::Drip { .. } => "slicer",
             FaultEffect::Answer { .. } => "answer",
             FaultEffect::CommitLate { .. } => "commit_late",
             FaultEffect::HalfWay => "half_way",
             FaultEffect::Stale { .. } => "stale",
-            FaultEffect::Pretend(_) => "pretend",
+            FaultEffect::Pretend(_) => "forged_answer",
         }
     }
 

@@ -140,9 +140,11 @@ pub enum FaultEffect {
     /// effect: nothing is ever done.
     Close,
     /// Resets the connection (RST, below TLS). Before the effect: nothing is ever done.
+    #[serde(rename = "reset_peer")]
     Reset,
     /// Lets so many bytes of the body go out, counted from the point, and breaks off there (FIN,
     /// and no `close_notify`).
+    #[serde(rename = "limit_data")]
     Truncate {
         /// How many bytes of the body still go out.
         #[serde(default)]
@@ -156,6 +158,7 @@ pub enum FaultEffect {
         bytes: usize,
     },
     /// Lets the body go out in pieces, beginning at the point.
+    #[serde(rename = "slicer")]
     Drip {
         /// How many bytes at a time.
         #[serde(default = "one")]
@@ -197,6 +200,7 @@ pub enum FaultEffect {
         seconds: u64,
     },
     /// Tells the client something that is not so. Before the effect: nothing is ever done.
+    #[serde(rename = "forged_answer")]
     Pretend(Pretence),
 }
 

@@ -75,9 +75,9 @@ fn a_delay_lets_the_next_rule_have_its_say_and_a_close_ends_it() {
 #[case::connection(json!({"connection": 1}), "`connection` says nothing at `after_effect`: it counts connections, at `connect` and `before_read`; `ordinal` is for requests")]
 #[case::target(json!({"point": "connect", "target": "7"}), "`target` says nothing at `connect`: nothing has been read of the request yet")]
 #[case::ordinal(json!({"point": "connect", "ordinal": 2}), "`ordinal` says nothing at `connect`: a new connection has had no request yet")]
-#[case::lookup(json!({"operation": "!getPostPaymentStatus", "effect": {"pretend": "success"}}), "`operation`: `pretend` is for calls that move money, and `!getPostPaymentStatus` moves none")]
+#[case::lookup(json!({"operation": "!getPostPaymentStatus", "effect": {"forged_answer": "success"}}), "`operation`: `forged_answer` is for calls that move money, and `!getPostPaymentStatus` moves none")]
 #[case::flap(json!({"repeat": {"flap": {"up": 0}}}), "`repeat.flap.up` is at least 1")]
-#[case::drip(json!({"effect": {"drip": {"bytes": 0, "every_milliseconds": 5}}}), "`effect.drip`: `bytes` is at least 1, and `every_milliseconds` 1 to 60000")]
+#[case::drip(json!({"effect": {"slicer": {"bytes": 0, "every_milliseconds": 5}}}), "`effect.slicer`: `bytes` is at least 1, and `every_milliseconds` 1 to 60000")]
 #[case::times(json!({"repeat": {"times": 0}}), "`repeat.times` is at least 1")]
 #[case::status(json!({"effect": {"answer": {"status": 199}}}), "`effect.answer.status` is 200 to 599")]
 #[case::delay(json!({"effect": {"delay": {"milliseconds": 600_001}}}), "`effect.delay.milliseconds` is at most 600000")]
@@ -132,15 +132,15 @@ fn every_effect_has_its_points() {
         (json!({"delay": {"milliseconds": 5}}), [true; 5]),
         (json!("never_answer"), [true; 5]),
         (json!("close"), [true; 5]),
-        (json!("reset"), [true; 5]),
-        (json!({"truncate": {"after_bytes": 1}}), [false, false, true, true, true]),
+        (json!("reset_peer"), [true; 5]),
+        (json!({"limit_data": {"after_bytes": 1}}), [false, false, true, true, true]),
         (json!({"corrupt": {"bytes": 1}}), [false, false, true, true, true]),
-        (json!({"drip": {"bytes": 1, "every_milliseconds": 1}}), [false, false, true, true, true]),
+        (json!({"slicer": {"bytes": 1, "every_milliseconds": 1}}), [false, false, true, true, true]),
         (json!({"answer": {"status": 503}}), [false, false, true, true, false]),
         (json!({"commit_late": {"seconds": 5}}), [false, false, true, false, false]),
         (json!("half_way"), [false, false, true, false, false]),
         (json!({"stale": {"seconds": 5}}), [false, false, true, true, false]),
-        (json!({"pretend": "success"}), [false, false, true, true, false]),
+        (json!({"forged_answer": "success"}), [false, false, true, true, false]),
     ];
     for (effect, possible) in table {
         for (point, possible) in points.iter().zip(possible) {
@@ -217,9 +217,9 @@ const FIXED: [u64; 11] = [1, 5, 9, 15, 17, 22, 23, 32, 34, 36, 38];
 #[rstest]
 #[case::share(json!({"seed": 1, "share": 1.5}), "`share` is a number from 0 to 1")]
 #[case::nothing(json!({"seed": 1, "share": 1.0, "effects": []}), "`effects` lists 1 to 100 of them")]
-#[case::connect(json!({"seed": 1, "share": 1.0, "effects": [{"point": "connect", "effect": "reset"}]}), "`effects`: `connect` is a point of connections; drawn are effects on requests")]
+#[case::connect(json!({"seed": 1, "share": 1.0, "effects": [{"point": "connect", "effect": "reset_peer"}]}), "`effects`: `connect` is a point of connections; drawn are effects on requests")]
 #[case::operation(json!({"seed": 1, "share": 1.0, "operation": "Refund"}), "`operation`: sectigo has no `Refund`, only !AutoRefund, !getPostPaymentStatus, !AutoReject")]
-#[case::pretence(json!({"seed": 1, "share": 1.0, "provider": "sectigo", "effects": [{"point": "before_effect", "effect": {"pretend": "14143"}}]}), "`effect.pretend`: sectigo never says that, only success, already_refunded")]
+#[case::pretence(json!({"seed": 1, "share": 1.0, "provider": "sectigo", "effects": [{"point": "before_effect", "effect": {"forged_answer": "14143"}}]}), "`effect.forged_answer`: sectigo never says that, only success, already_refunded")]
 fn a_random_mode_that_makes_no_sense_is_refused(#[case] random: Value, #[case] why: &str) {
     let mut faults = Faults::default();
     let random: Random = serde_json::from_value(random).unwrap();

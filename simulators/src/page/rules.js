@@ -6,18 +6,18 @@ import { element, empty, fill, options, table, words } from "./element.js";
 
 /** The effects: label and fields. A field is `[name, label, default]`; a list is a choice. */
 const EFFECTS = {
-  reset: ["reset the connection (RST)"],
+  reset_peer: ["reset the connection (RST)"],
   close: ["close the connection (FIN)"],
   never_answer: ["never answer"],
   delay: ["wait, then continue", [["milliseconds", "Milliseconds", 1000]]],
   answer: ["replace the answer", [["status", "Status", 503], ["body", "Body", ""], ["content_type", "Content type", "text/plain"]]],
-  truncate: ["cut the answer off", [["after_bytes", "After bytes", 10]]],
+  limit_data: ["cut the answer off", [["after_bytes", "After bytes", 10]]],
   corrupt: ["corrupt the answer", [["bytes", "Bytes", 1]]],
-  drip: ["send the answer in pieces", [["bytes", "Bytes per piece", 1], ["every_milliseconds", "Milliseconds before each", 100]]],
+  slicer: ["send the answer in pieces", [["bytes", "Bytes per piece", 1], ["every_milliseconds", "Milliseconds before each", 100]]],
   commit_late: ["answer a timeout, commit later", [["seconds", "Seconds later", 60]]],
   half_way: ["delete the domain, refund nothing"],
   stale: ["lookups show an earlier state", [["seconds", "For seconds", 60]]],
-  pretend: ["give a false answer", [["pretence", "Answer", ["success", "already_refunded", "replay", "initialized", "14143"]]]],
+  forged_answer: ["give a false answer", [["forged", "Answer", ["success", "already_refunded", "replay", "initialized", "14143"]]]],
   refuse: ["close the port (ECONNREFUSED)"],
   refuse_tls: ["refuse the TLS handshake"],
 };
@@ -111,12 +111,12 @@ function rule(given) {
   const effects = {
     delay: () => pick(["milliseconds"]),
     answer: () => ({ status: numbers.status, body: given.body ?? "", headers: { "content-type": given.content_type ?? "text/plain" } }),
-    truncate: () => pick(["after_bytes"]),
+    limit_data: () => pick(["after_bytes"]),
     corrupt: () => pick(["bytes"]),
-    drip: () => pick(["bytes", "every_milliseconds"]),
+    slicer: () => pick(["bytes", "every_milliseconds"]),
     commit_late: () => pick(["seconds"]),
     stale: () => pick(["seconds"]),
-    pretend: () => given.pretence,
+    forged_answer: () => given.forged,
   };
   const repeats = { times: () => numbers.times, flap: () => pick(["down", "up"]) };
   const tagged = (name, makers) => (makers[name] ? { [name]: makers[name]() } : name);

@@ -36,7 +36,7 @@ const CALLS: &[(&str, &str, &[&str], &str, u16)] = &[
         "put",
         "/v1/faults/random",
         &[],
-        r#"{"seed":1,"share":0.5,"operation":"GetOrder","effects":[{"point":"after_effect","effect":"reset"}]}"#,
+        r#"{"seed":1,"share":0.5,"operation":"GetOrder","effects":[{"point":"after_effect","effect":"reset_peer"}]}"#,
         200,
     ),
     ("get", "/v1/faults/random", &[], "", 200),
@@ -258,7 +258,7 @@ fn assert_described(document: &Value, word: &str, template: &str, status: u16, a
 )]
 #[case("put", "/v1/sectigo/orders/7", r#"{"colour":"red"}"#, 400, "unknown field `colour`")]
 #[case("put", "/v1/sectigo/orders/7", r#"{"validation":{"csrStatus":{"titel":""}}}"#, 400, "unknown field `titel`")]
-#[case("put", "/v1/sectigo/orders/7", r#"{"account":"nobody"}"#, 400, "there is no Sectigo account `nobody`")]
+#[case("put", "/v1/sectigo/orders/7", r#"{"account":"missing"}"#, 400, "there is no Sectigo account `missing`")]
 #[case("get", "/v1/sectigo/orders/7", "", 404, "there is no order 7")]
 #[case("put", "/v1/sectigo/accounts/me", "{}", 400, "missing field `password`")]
 #[case("put", "/v1/namecom/orders/7", r#"{"items":[]}"#, 400, "order 7 has no items")]
@@ -389,7 +389,8 @@ async fn a_pending_refund_is_in_the_books_once_it_is_settled() {
     assert_eq!((&books["entries"][0]["target"], &books["entries"][0]["journal_id"]), (&json!("3200007"), &Value::Null));
 }
 
-/// A web page in a browser on this machine, or another name that resolves to it, can change nothing.
+/// A web page in a browser on this machine, or another name that resolves to it, can change
+/// nothing.
 #[rstest]
 #[case::another_host("host", "evil.example", 403)]
 #[case::another_origin("origin", "http://evil.example", 403)]

@@ -204,7 +204,7 @@ async fn a_half_way_rule_deletes_the_domain_without_a_refund() {
     assert_eq!((status.as_u16(), body.as_str()), (502, r#"{"message":"Registry Connection Unavailable"}"#));
     // Another rule at the same point loses the answer.
     bench.arm(half_way("200002"));
-    bench.arm(json!({"provider": "namecom", "target": "200002", "point": "before_effect", "effect": "reset"}));
+    bench.arm(json!({"provider": "namecom", "target": "200002", "point": "before_effect", "effect": "reset_peer"}));
     assert!(bench.refund_of(&account, namecom, "200002", "").await.is_err());
 
     for order in [200_001, 200_002] {

@@ -90,9 +90,9 @@ async fn a_gate_is_used_over_the_control_port() {
 async fn run_random(order: impl Iterator<Item = u32>, in_parallel: bool) -> BTreeMap<(String, u64), Vec<Ending>> {
     let bench = TestBench::start().await;
     let random = json!({ "seed": 20, "share": 0.5, "effects": [
-        { "point": "before_effect", "effect": "reset" },
+        { "point": "before_effect", "effect": "reset_peer" },
         { "point": "after_effect", "effect": "close" },
-        { "point": { "during_answer": { "after_bytes": 3 } }, "effect": "reset" },
+        { "point": { "during_answer": { "after_bytes": 3 } }, "effect": "reset_peer" },
     ] });
     let (status, set) = bench.control(Method::PUT, "/v1/faults/random", &random.to_string()).await;
     assert_eq!((status.as_u16(), set), (200, random));
@@ -194,6 +194,6 @@ async fn a_rule_about_connections_needs_a_world_with_own_ports() {
         let rule = rule.replace(r#""repeat":"standing""#, counted);
         let (status, refused) = bench.control(Method::POST, "/v1/faults", &rule).await;
         assert_eq!(status, 400);
-        assert!(refused["error"].as_str().unwrap().contains("`reset` at `connect` can be"), "{refused}");
+        assert!(refused["error"].as_str().unwrap().contains("`reset_peer` at `connect` can be"), "{refused}");
     }
 }

@@ -62,7 +62,7 @@ async fn a_refund_with_a_lost_answer_is_untold_until_a_later_answer_reports_it()
     for (provider, target) in
         [(Provider::Sectigo, "1000002"), (Provider::Namecom, "200002"), (Provider::Debitsuccess, "DS000002")]
     {
-        case.arm(json!({ "provider": word(provider), "point": "after_effect", "effect": "reset" }));
+        case.arm(json!({ "provider": word(provider), "point": "after_effect", "effect": "reset_peer" }));
         assert!(case.bench.refund_of(&case.account, provider, target, "id-2").await.is_err());
     }
     assert_eq!(case.kinds(None).await, ["untold", "untold", "untold"]);
@@ -329,9 +329,9 @@ async fn every_kind_of_violation_is_reported() {
 
 /// Go's `net/http` repeats a POST with a key if its connection dies before an answer.
 #[rstest]
-#[case::without_an_answer("reset", 0, true)]
+#[case::without_an_answer("reset_peer", 0, true)]
 #[case::closed("close", 0, true)]
-#[case::later("reset", 2, false)]
+#[case::later("reset_peer", 2, false)]
 #[case::answered("answer", 0, false)]
 #[tokio::test]
 async fn an_immediate_repetition_under_the_same_key_is_a_suspected_resend(
@@ -360,7 +360,7 @@ async fn an_immediate_repetition_under_the_same_key_is_a_suspected_resend(
 #[tokio::test]
 async fn a_debitsuccess_refund_is_matched_by_its_own_identifier() {
     let bench = TestBench::start().await;
-    bench.arm(json!({ "provider": "debitsuccess", "point": "before_effect", "effect": "reset" }));
+    bench.arm(json!({ "provider": "debitsuccess", "point": "before_effect", "effect": "reset_peer" }));
     assert!(bench.refund(Provider::Debitsuccess).await.is_err());
     bench.refund(Provider::Debitsuccess).await.unwrap();
     assert_eq!(bench.simulators.journal()[1].suspected_resend_of, Some(1));

@@ -54,8 +54,8 @@ impl TestBench {
         TestBench { simulators, client }
     }
 
-    /// Requests the refund of demo order or account 7 and returns status and body; an error if there
-    /// was no answer.
+    /// Requests the refund of demo order or account 7 and returns status and body; an error if
+    /// there was no answer.
     pub(crate) async fn refund(&self, provider: Provider) -> Result<(StatusCode, String), reqwest::Error> {
         self.refund_by(&self.client, provider).await
     }

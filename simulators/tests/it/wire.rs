@@ -36,14 +36,14 @@ fn effects() -> [Value; 13] {
         json!({"delay": {"milliseconds": DELAY.as_millis() as u64}}),
         json!("never_answer"),
         json!("close"),
-        json!("reset"),
-        json!({"truncate": {}}),
+        json!("reset_peer"),
+        json!({"limit_data": {}}),
         json!({"corrupt": {"bytes": 1}}),
-        json!({"drip": {"bytes": 16, "every_milliseconds": 2}}),
+        json!({"slicer": {"bytes": 16, "every_milliseconds": 2}}),
         json!({"answer": {"status": 503, "body": "later"}}),
         json!({"commit_late": {"seconds": 3600}}),
         json!({"stale": {"seconds": 3600}}),
-        json!({"pretend": "success"}),
+        json!({"forged_answer": "success"}),
     ]
 }
 
@@ -79,15 +79,15 @@ fn expected(provider: Provider, point: &str, effect: &str) -> Option<Expected> {
         // Before the handshake there is no TLS session for a close_notify.
         "close" if point == "connect" && tls => expected(End::ClosedWithoutNotify, Ending::ClosedWithoutAnswer),
         "close" => expected(End::Closed, Ending::ClosedWithoutAnswer),
-        "reset" if in_answer => expected(End::Reset, Ending::ResetInAnswer),
-        "reset" if point == "connect" => expected(End::Reset, Ending::Refused),
-        "reset" => expected(End::Reset, Ending::ResetWithoutAnswer),
+        "reset_peer" if in_answer => expected(End::Reset, Ending::ResetInAnswer),
+        "reset_peer" if point == "connect" => expected(End::Reset, Ending::Refused),
+        "reset_peer" => expected(End::Reset, Ending::ResetWithoutAnswer),
         _ if early => None,
-        "truncate" => expected(if tls { End::ClosedWithoutNotify } else { End::Closed }, Ending::Truncated),
-        "corrupt" | "drip" => expected(End::Whole, Ending::KeptAlive),
+        "limit_data" => expected(if tls { End::ClosedWithoutNotify } else { End::Closed }, Ending::Truncated),
+        "corrupt" | "slicer" => expected(End::Whole, Ending::KeptAlive),
         _ if in_answer => None,
         "commit_late" if point == "after_effect" => None,
-        "answer" | "commit_late" | "stale" | "pretend" => expected(End::Whole, Ending::KeptAlive),
+        "answer" | "commit_late" | "stale" | "forged_answer" => expected(End::Whole, Ending::KeptAlive),
         other => panic!("{other} is not in the table"),
     }
 }
@@ -202,14 +202,14 @@ async fn walk(bench: &TestBench, world: &WorldHandle, provider: Provider, reused
         "delay" => {
             assert!(raw::says_done(provider, &answer.text()) && started.elapsed() >= DELAY, "{place}");
         }
-        "never_answer" | "close" | "reset" | "truncate"
-            if name(point) == "during_answer" || name(effect) == "truncate" =>
+        "never_answer" | "close" | "reset_peer" | "limit_data"
+            if name(point) == "during_answer" || name(effect) == "limit_data" =>
         {
             assert_eq!(answer.body.len(), at, "{place}");
             assert!(answer.declared_length().unwrap() > at, "{place}");
             assert_eq!(entry.answer_bytes, at, "{place}");
         }
-        "never_answer" | "close" | "reset" => {
+        "never_answer" | "close" | "reset_peer" => {
             assert_eq!((answer.head.as_str(), answer.body.len()), ("", 0), "{place}")
         }
         "corrupt" => {
@@ -218,7 +218,7 @@ async fn walk(bench: &TestBench, world: &WorldHandle, provider: Provider, reused
             body[at] = !body[at];
             assert!(raw::says_done(provider, &String::from_utf8(body).unwrap()), "{place}");
         }
-        "drip" => {
+        "slicer" => {
             assert!(raw::says_done(provider, &answer.text()), "{place}");
             assert!(answer.pieces > (answer.body.len() - at) / 64, "{place}: {} pieces", answer.pieces);
         }
@@ -241,7 +241,7 @@ async fn walk(bench: &TestBench, world: &WorldHandle, provider: Provider, reused
             assert!(world.advance(Duration::from_secs(3601)));
             assert!(raw::shows_refund(provider, &raw.call(&lookup).await.text()), "{place}");
         }
-        "pretend" => assert!(raw::says_done(provider, &answer.text()), "{place}"),
+        "forged_answer" => assert!(raw::says_done(provider, &answer.text()), "{place}"),
         other => panic!("{other} is not checked"),
     }
 }
@@ -251,7 +251,7 @@ async fn an_answer_can_be_cut_at_any_byte_and_after_its_end() {
     let bench = TestBench::start().await;
     for provider in [Provider::Sectigo, Provider::Namecom] {
         for after_bytes in [0, 1, 2, 19, 60, 100_000] {
-            for (effect, cut) in [("close", End::Closed), ("reset", End::Reset)] {
+            for (effect, cut) in [("close", End::Closed), ("reset_peer", End::Reset)] {
                 bench.simulators.with_world(World::reset);
                 let point = json!({ "during_answer": { "after_bytes": after_bytes } });
                 bench.arm(json!({ "provider": word(provider), "point": point, "effect": effect }));
@@ -300,7 +300,7 @@ async fn a_rule_can_give_a_false_answer(#[case] provider: Provider, #[case] pret
     let bench = TestBench::start().await;
     for (point, effects) in [("before_effect", 0), ("after_effect", 1)] {
         bench.simulators.with_world(World::reset);
-        bench.arm(json!({ "provider": word(provider), "point": point, "effect": { "pretend": pretence } }));
+        bench.arm(json!({ "provider": word(provider), "point": point, "effect": { "forged_answer": pretence } }));
         let mut raw = Raw::connect(&bench.simulators, provider).await.unwrap();
         let answer = raw.call(&raw::refund(provider, 7)).await;
         assert!(answer.text().contains(message), "{}", answer.text());
@@ -329,8 +329,8 @@ async fn a_lookup_can_show_the_state_at_the_time_its_rule_was_armed() {
 #[tokio::test]
 async fn a_rule_can_fire_on_reused_connections_only_and_a_rule_can_flap() {
     let bench = TestBench::start().await;
-    bench.arm(json!({ "provider": "namecom", "point": "after_effect", "effect": "reset", "ordinal": 2 }));
-    bench.arm(json!({ "provider": "sectigo", "point": "connect", "effect": "reset", "repeat": { "flap": {} } }));
+    bench.arm(json!({ "provider": "namecom", "point": "after_effect", "effect": "reset_peer", "ordinal": 2 }));
+    bench.arm(json!({ "provider": "sectigo", "point": "connect", "effect": "reset_peer", "repeat": { "flap": {} } }));
     let mut raw = Raw::connect(&bench.simulators, Provider::Namecom).await.unwrap();
     assert_eq!(raw.call(&raw::refund(Provider::Namecom, 1)).await.end, End::Whole);
     assert_eq!(raw.call(&raw::refund(Provider::Namecom, 2)).await.end, End::Reset);
