@@ -2,7 +2,7 @@
 //! clients are still served, and memory is bounded. This is a test binary of its own, so that it
 //! does not run beside tests that measure silence.
 
-#![allow(clippy::unwrap_used, reason = "a test says what is wrong by failing there")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test says what is wrong by failing there")]
 
 #[path = "it/process.rs"]
 mod process;

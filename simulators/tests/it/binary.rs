@@ -19,7 +19,7 @@ async fn call(running: &SimulatorsProcess, method: Method, path: &str, body: &st
     // Only the first test installs the provider; the error of the others is ignored.
     drop(rustls::crypto::ring::default_provider().install_default());
     let client = Client::builder().no_proxy().build().unwrap();
-    let url = format!("http://{}{path}", running.address("control"));
+    let url = format!("{}{path}", running.origin("control"));
     let response = client.request(method, url).body(body.to_owned()).send().await.unwrap();
     serde_json::from_str(&response.text().await.unwrap()).unwrap()
 }
@@ -125,7 +125,7 @@ async fn a_flag_wins_over_the_file_and_the_file_over_the_defaults() {
     fs::write(folder.path().join("some.toml"), "namecom = '192.0.2.1:1'\n[settings.sectigo]\nrefund_period_days = 3")
         .unwrap();
     let running = SimulatorsProcess::start(folder.path(), &["--config", "some.toml"]);
-    assert!(running.address("name.com").ip().is_loopback());
+    assert!(running.origin("name.com").starts_with("https://127.0.0.1:"));
     let settings = call(&running, Method::GET, "/v1/settings", "").await;
     assert_eq!(settings["sectigo"]["refund_period_days"], 3);
     assert!(folder.path().join("sectigo-ca.pem").exists());
@@ -185,8 +185,8 @@ fn the_script_of_the_readme_runs() {
     }
     let folder = folder();
     let running = SimulatorsProcess::start(folder.path(), &[]);
-    let script = script.replace("127.0.0.1:7100", &running.address("control").to_string());
-    let script = script.replace("127.0.0.1:7102", &running.address("name.com").to_string());
+    let script = script.replace("http://127.0.0.1:7100", &running.origin("control"));
+    let script = script.replace("https://127.0.0.1:7102", &running.origin("name.com"));
     let Output { status, stdout, stderr } = Command::new("python3").arg("-c").arg(script).output().unwrap();
     let message = format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
     assert!(status.success() && message.contains("audit: violations"), "{message}");

@@ -25,6 +25,7 @@ const PORT_FLAGS: [&str; 7] = [
 pub(crate) struct SimulatorsProcess {
     child: Child,
     ports: Vec<(String, SocketAddr)>,
+    schemes: Vec<String>,
 }
 
 /// Starts in `folder`, where the certificate is written; ports that the arguments do not name are
@@ -46,11 +47,13 @@ impl SimulatorsProcess {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
         let ports = lines.take_while(|line| line != "ready").map(|line| {
-            let (name, rest) = line.split_once("  ").unwrap();
-            let address = rest.split("://").nth(1).unwrap().split(['/', ' ']).next().unwrap();
-            (name.trim().to_owned(), address.parse().unwrap())
+            let (name, url) = line.split_once("  ").unwrap();
+            let (scheme, rest) = url.trim().split_once("://").unwrap();
+            let address = rest.split(['/', ' ']).next().unwrap();
+            ((name.trim().to_owned(), address.parse().unwrap()), scheme.to_owned())
         });
-        SimulatorsProcess { ports: ports.collect(), child }
+        let (ports, schemes) = ports.unzip();
+        SimulatorsProcess { ports, schemes, child }
     }
 
     /// The names of the ports, as the process prints them, and their addresses.
@@ -60,6 +63,12 @@ impl SimulatorsProcess {
 
     pub(crate) fn address(&self, name: &str) -> SocketAddr {
         self.ports.iter().find(|(known, _)| known == name).unwrap().1
+    }
+
+    /// Scheme, host and port, such as `https://127.0.0.1:7102`.
+    pub(crate) fn origin(&self, name: &str) -> String {
+        let index = self.ports.iter().position(|(known, _)| known == name).unwrap();
+        format!("{}://{}", self.schemes[index], self.ports[index].1)
     }
 
     /// Resident memory in KiB; none where there is no `/proc`.
