@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -153,7 +154,8 @@ pub(crate) trait EmulatedProvider: Sized {
 }
 
 /// A false answer that a client can be given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub enum ForgedAnswer {
     /// Any provider: the answer to a refund that was done.
     #[serde(rename = "success")]

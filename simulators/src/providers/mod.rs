@@ -13,6 +13,7 @@ pub(crate) mod setting_values;
 
 use std::borrow::Cow;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -42,7 +43,7 @@ pub struct ProviderStates {
 }
 
 /// The choices that the providers' documentation leaves open.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// Sectigo's settings.
@@ -54,7 +55,7 @@ pub struct Settings {
 }
 
 /// What a client of one world logs in with, at each provider.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Credentials {
     /// For Sectigo.

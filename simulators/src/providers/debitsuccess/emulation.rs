@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -17,12 +18,14 @@ use crate::{
 pub(crate) enum Debitsuccess {}
 
 /// `User.Username` and `User.Password`.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(deny_unknown_fields)]
 pub struct DebitsuccessLogin {
     /// `User.Username`.
     pub username: String,
     /// `User.Password`. Not part of `Debug`.
+    #[schemars(description = "`User.Password`.")]
     pub password: String,
 }
 

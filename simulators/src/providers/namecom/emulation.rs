@@ -4,6 +4,7 @@ use std::fmt;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http::{HeaderValue, header};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -24,12 +25,14 @@ use crate::{
 pub(crate) enum Namecom {}
 
 /// HTTP Basic.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(deny_unknown_fields)]
 pub struct NamecomLogin {
     /// The username.
     pub username: String,
     /// The API token. Not part of `Debug`.
+    #[schemars(description = "The API token.")]
     pub token: String,
 }
 

@@ -4,6 +4,7 @@ use std::{borrow::Cow, fmt};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -19,12 +20,14 @@ use crate::{
 pub(crate) enum Sectigo {}
 
 /// `loginName` and `loginPassword`.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(deny_unknown_fields)]
 pub struct SectigoLogin {
     /// `loginName`.
     pub login_name: String,
     /// `loginPassword`. Not part of `Debug`.
+    #[schemars(description = "`loginPassword`.")]
     pub login_password: String,
 }
 
