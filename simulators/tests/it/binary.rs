@@ -83,8 +83,8 @@ fn refused(folder: &Path, arguments: &[&str]) -> (i32, String) {
 #[case::a_folder_that_is_not_there(&["--ca-file", "no/such/folder/ca.pem"], "cannot write the authority of the TLS ports to no/such/folder/ca.pem.key: No such file")]
 #[case::a_certificate_without_its_key(&["--tls-certificate", "bad.json"], "cannot create the certificate of the TLS ports: --tls-certificate and --tls-key belong together")]
 #[case::a_certificate_that_is_not_there(&["--tls-certificate", "none.pem", "--tls-key", "none.key"], "cannot create the certificate of the TLS ports: cannot read none.pem: No such file")]
-#[case::a_certificate_that_is_none(&["--tls-certificate", "bad.json", "--tls-key", "bad.json"], "cannot create the certificate of the TLS ports: bad.json holds no certificate in PEM")]
-#[case::an_authority_of_others(&["--ca-file", "bad.json"], "cannot create the certificate of the TLS ports: bad.json holds a certificate that the simulators did not make")]
+#[case::a_certificate_that_is_none(&["--tls-certificate", "bad.json", "--tls-key", "bad.json"], "cannot create the certificate of the TLS ports: bad.json contains no certificate in PEM")]
+#[case::an_authority_of_others(&["--ca-file", "bad.json"], "cannot create the certificate of the TLS ports: bad.json contains a certificate that the simulators did not make")]
 #[case::a_name_that_is_none(&["--tls-name", "ä"], "cannot create the certificate of the TLS ports: `ä` is neither a host name nor an address (--tls-name)")]
 #[case::a_name_of_two_words(&["--tls-name", "bad name!"], "cannot create the certificate of the TLS ports: `bad name!` is neither")]
 #[case::a_world_of_another_version(&["--world-file", "version.json"], "cannot start with the world in version.json: the snapshot is of version 2, and this is version 1")]
@@ -276,7 +276,7 @@ fn an_expired_authority_is_made_anew_and_a_warning_says_so() {
     process.kill().unwrap();
     let Output { stderr, .. } = process.wait_with_output().unwrap();
     let said = String::from_utf8(stderr).unwrap();
-    assert!(said.contains("WARN") && said.contains("made anew") && said.contains("it has expired"), "{said}");
+    assert!(said.contains("WARN") && said.contains("replaced the authority") && said.contains("it has expired"), "{said}");
     assert!(!said.contains("PRIVATE"), "{said}");
     assert_ne!(fs::read_to_string(&file).unwrap(), expired);
 }
