@@ -276,7 +276,10 @@ fn an_expired_authority_is_made_anew_and_a_warning_says_so() {
     process.kill().unwrap();
     let Output { stderr, .. } = process.wait_with_output().unwrap();
     let said = String::from_utf8(stderr).unwrap();
-    assert!(said.contains("WARN") && said.contains("replaced the authority") && said.contains("it has expired"), "{said}");
+    assert!(
+        said.contains("WARN") && said.contains("replaced the authority") && said.contains("it has expired"),
+        "{said}"
+    );
     assert!(!said.contains("PRIVATE"), "{said}");
     assert_ne!(fs::read_to_string(&file).unwrap(), expired);
 }
