@@ -14,6 +14,9 @@ use crate::{
     seeded_rng::SeededRng,
 };
 
+/// Finds the amount paid for a target, in hundredths.
+pub(crate) type AmountLookup<'a> = Box<dyn Fn(&str) -> Option<i64> + 'a>;
+
 /// One emulated provider.
 pub(crate) trait EmulatedProvider: Sized {
     /// Everything the provider remembers.
@@ -113,7 +116,7 @@ pub(crate) trait EmulatedProvider: Sized {
     fn replace_login(request: &mut Request, old: &Self::Login, new: &Self::Login);
 
     /// A lookup of what was paid for a target, in hundredths.
-    fn amounts_paid(state: &Self::State) -> Box<dyn Fn(&str) -> Option<i64> + '_>;
+    fn amounts_paid(state: &Self::State) -> AmountLookup<'_>;
 
     /// The target as the books name it. A caller may know it by another name.
     fn canonical_target(_state: &Self::State, target: &str) -> String {

@@ -20,7 +20,7 @@ use time::OffsetDateTime;
 pub use self::emulated::ForgedAnswer;
 use self::{
     debitsuccess::Debitsuccess,
-    emulated::{DryRun, EmulatedProvider, KeyInProgress, MagicTarget, RecordedAnswer},
+    emulated::{AmountLookup, DryRun, EmulatedProvider, KeyInProgress, MagicTarget, RecordedAnswer},
     namecom::Namecom,
     sectigo::Sectigo,
 };
@@ -351,7 +351,7 @@ impl ProviderStates {
     }
 
     /// A lookup of what was paid for a target, in hundredths.
-    pub(crate) fn amounts_paid(&self, provider: Provider) -> Box<dyn Fn(&str) -> Option<i64> + '_> {
+    pub(crate) fn amounts_paid(&self, provider: Provider) -> AmountLookup<'_> {
         dispatch!(provider, P => P::amounts_paid(P::state(self)))
     }
 

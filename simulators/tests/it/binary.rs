@@ -40,8 +40,8 @@ fn run_to_failure(folder: &Path, arguments: &[&str]) -> (i32, String) {
 #[case::a_missing_folder(&["--ca-file", "no/such/folder/ca.pem"], "cannot write the authority of the TLS ports to no/such/folder/ca.pem.key: No such file")]
 #[case::a_certificate_without_its_key(&["--tls-certificate", "bad.json"], "cannot create the certificate of the TLS ports: --tls-certificate and --tls-key belong together")]
 #[case::a_missing_certificate(&["--tls-certificate", "none.pem", "--tls-key", "none.key"], "cannot create the certificate of the TLS ports: cannot read none.pem: No such file")]
-#[case::an_invalid_certificate(&["--tls-certificate", "bad.json", "--tls-key", "bad.json"], "cannot create the certificate of the TLS ports: bad.json holds no certificate in PEM")]
-#[case::a_foreign_authority(&["--ca-file", "bad.json"], "cannot create the certificate of the TLS ports: bad.json holds a certificate that the simulators did not make")]
+#[case::an_invalid_certificate(&["--tls-certificate", "bad.json", "--tls-key", "bad.json"], "cannot create the certificate of the TLS ports: bad.json contains no certificate in PEM")]
+#[case::a_foreign_authority(&["--ca-file", "bad.json"], "cannot create the certificate of the TLS ports: bad.json contains a certificate that the simulators did not make")]
 #[case::an_invalid_name(&["--tls-name", "ä"], "cannot create the certificate of the TLS ports: `ä` is neither a host name nor an address (--tls-name)")]
 #[case::a_name_of_two_words(&["--tls-name", "bad name!"], "cannot create the certificate of the TLS ports: `bad name!` is neither")]
 #[case::a_world_of_another_version(&["--world-file", "version.json"], "cannot start with the world in version.json: the snapshot is of version 2, and this is version 1")]
@@ -232,7 +232,7 @@ fn an_expired_authority_is_replaced_with_a_warning() {
 
     let message = SimulatorsProcess::spawn(command(folder.path(), &[]).stderr(Stdio::piped())).kill();
     assert!(
-        message.contains("WARN") && message.contains("made anew") && message.contains("it has expired"),
+        message.contains("WARN") && message.contains("replaced the authority") && message.contains("it has expired"),
         "{message}"
     );
     assert!(!message.contains("PRIVATE"), "{message}");

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 
 use super::{Condition, Settings, State, soap::ParsedEnvelope, state::MAGIC_CODES};
 use crate::{
-    providers::emulated::{DryRun, EmulatedProvider, ForgedAnswer, MagicTarget, RecordedAnswer},
+    providers::emulated::{AmountLookup, DryRun, EmulatedProvider, ForgedAnswer, MagicTarget, RecordedAnswer},
     record::masking::BodyFormat,
     request::{Deduplication, Effect, Handled, Request, RequestInfo, Response},
     seeded_rng::SeededRng,
@@ -126,7 +126,7 @@ impl EmulatedProvider for Debitsuccess {
         request.body = body.into();
     }
 
-    fn amounts_paid(state: &State) -> Box<dyn Fn(&str) -> Option<i64> + '_> {
+    fn amounts_paid(state: &State) -> AmountLookup<'_> {
         Box::new(|reference| Some(state.account(reference)?.collected_minor))
     }
 

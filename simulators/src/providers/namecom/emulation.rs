@@ -15,7 +15,9 @@ use super::{
     state::{MAGIC_ITEM_OFFSET, MAGIC_STATUSES},
 };
 use crate::{
-    providers::emulated::{DryRun, EmulatedProvider, ForgedAnswer, KeyInProgress, MagicTarget, RecordedAnswer},
+    providers::emulated::{
+        AmountLookup, DryRun, EmulatedProvider, ForgedAnswer, KeyInProgress, MagicTarget, RecordedAnswer,
+    },
     record::masking::BodyFormat,
     request::{Deduplication, Effect, Handled, Request, RequestInfo, Response},
     seeded_rng::SeededRng,
@@ -155,7 +157,7 @@ impl EmulatedProvider for Namecom {
         }
     }
 
-    fn amounts_paid(state: &State) -> Box<dyn Fn(&str) -> Option<i64> + '_> {
+    fn amounts_paid(state: &State) -> AmountLookup<'_> {
         let by_item = state.amounts_paid_by_item();
         Box::new(move |item| by_item.get(&item.parse().ok()?).copied())
     }

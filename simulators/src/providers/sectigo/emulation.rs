@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 
 use super::{Settings, State, orders};
 use crate::{
-    providers::emulated::{DryRun, EmulatedProvider, ForgedAnswer, MagicTarget, RecordedAnswer},
+    providers::emulated::{AmountLookup, DryRun, EmulatedProvider, ForgedAnswer, MagicTarget, RecordedAnswer},
     record::masking::BodyFormat,
     request::{Deduplication, Effect, Handled, Request, RequestInfo, Response},
     seeded_rng::SeededRng,
@@ -108,7 +108,7 @@ impl EmulatedProvider for Sectigo {
         request.body = form.finish().into();
     }
 
-    fn amounts_paid(state: &State) -> Box<dyn Fn(&str) -> Option<i64> + '_> {
+    fn amounts_paid(state: &State) -> AmountLookup<'_> {
         Box::new(|order_number| Some(state.order(order_number)?.price_minor))
     }
 
