@@ -11,9 +11,11 @@
 //!
 //! 1. The first process gets refunds of the demo data, each with its own key or identifier, half at
 //!    name.com and half at Debitsuccess. Most are refused, because a target is refunded once.
-//! 2. The second process carries out 20,000 refunds of the demo data, a third at each provider, with
-//!    Sectigo over TLS and deduplication off. The books confirm them. The world keeps their effects.
-//! 3. The third process also gets an order or account for each refund. What is put has no bound here.
+//! 2. The second process carries out 20,000 refunds of the demo data, a third at each provider,
+//!    with Sectigo over TLS and deduplication off. The books confirm them. The world keeps their
+//!    effects.
+//! 3. The third process also gets an order or account for each refund. What is put has no bound
+//!    here.
 
 #![expect(clippy::print_stdout, reason = "a benchmark is there to print")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark says what is wrong by failing there")]

@@ -462,7 +462,7 @@ fn totals(refunds: &[Refund<'_>]) -> Vec<Total> {
     totals.into_values().collect()
 }
 
-/// A violation by effects of one provider, of which there is at least one.
+/// A violation by effects of one provider: one effect or more.
 fn violation(kind: Kind, sentence: String, entries: &[&BookEntry]) -> Violation {
     let effect = entries.first().map(|entry| &entry.effect);
     let amounts = entries.iter().filter_map(|entry| entry.effect.amount_minor);

@@ -100,7 +100,7 @@ pub struct JournalEntry {
     pub moves_money: bool,
     /// Whether no refund client should ever make this call.
     pub destructive: bool,
-    /// The earlier request of which this one looks like a hidden re-send by an HTTP library: a
+    /// The earlier request that this one looks like a hidden re-send of, by an HTTP library: a
     /// refund with the same method, path, query and body on another connection. Without a key or
     /// identifier, always; with one, only if the earlier request got no answer and this one came
     /// within [`RESENT_WITHIN`].
@@ -296,7 +296,7 @@ impl Journal {
         id
     }
 
-    /// Opens an entry for a connection of which nothing was read: it has neither method nor path,
+    /// Opens an entry for a connection on which nothing was read: it has neither method nor path,
     /// and no call.
     pub fn open_unread(&mut self, time: OffsetDateTime, provider: Provider, arrival: Arrival, tls: bool) -> u64 {
         let header = RequestHeader::unread(time, provider, arrival, tls);
