@@ -105,6 +105,12 @@ pub struct JournalEntry {
     /// identifier, always; with one, only if the earlier request got no answer and this one came
     /// within [`RESENT_WITHIN`].
     #[serde(default)]
+    #[schemars(
+        description = "The earlier request that this one looks like a hidden re-send of, by an HTTP library: a \
+                       refund with the same method, path, query and body on another connection. Without a key or \
+                       identifier, always; with one, only if the earlier request got no answer and this one came \
+                       within a second."
+    )]
     pub suspected_resend_of: Option<u64>,
     /// The fault rules that fired on it, in order.
     pub rules: Vec<RuleId>,
