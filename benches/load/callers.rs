@@ -1,5 +1,5 @@
-//! The callers: many concurrent ones on a few connections, each of which makes its next call when
-//! it has its answer.
+//! The callers: many concurrent ones on a few connections. Each makes its next call when it has its
+//! answer.
 
 use std::net::SocketAddr;
 use std::ops::Range;

@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use time::OffsetDateTime;
@@ -17,17 +18,19 @@ pub const MAX_AHEAD: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 
 /// A clock that runs with the system's or is paused, and can be moved forward. In JSON it is the
 /// time that it shows, from which it continues when it is restored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(into = "ClockJson", try_from = "ClockJson")]
 pub struct Clock {
     timing: Timing,
 }
 
 /// What a clock shows.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
 pub struct ClockStatus {
     /// The world's time, RFC 3339.
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub now: OffsetDateTime,
     /// Whether it runs. If not, it is paused.
     pub running: bool,
@@ -53,10 +56,12 @@ enum Timing {
     Paused { at: OffsetDateTime },
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(deny_unknown_fields)]
 struct ClockJson {
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     now: OffsetDateTime,
     running: bool,
 }

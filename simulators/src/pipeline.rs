@@ -11,8 +11,8 @@
 //! response
 //! ```
 //!
-//! If no rule, gate, magic target or idempotency key can affect the request, everything from opening
-//! to closing the journal happens under one lock.
+//! If no rule, gate, magic target or idempotency key can affect the request, everything from
+//! opening to closing the journal happens under one lock.
 //!
 //! ```text
 //! RoutedRequest::run -> RequestRun::admit -> fast path | RequestRun::run

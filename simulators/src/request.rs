@@ -13,12 +13,13 @@ use std::fmt;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::record::parameters::Parameters;
 
 /// An emulated provider.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Provider {
     /// Certificates: `!AutoRefund`, `!getPostPaymentStatus`.
@@ -100,7 +101,8 @@ pub struct Response {
 /// Whether a provider refuses a second refund of the same thing. With `off` the second refund is
 /// carried out and recorded in the books, so that the audit finds a client's mistake that the
 /// provider would otherwise hide.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum Deduplication {
     /// A second refund is refused, as by the real provider.
@@ -111,7 +113,7 @@ pub enum Deduplication {
 }
 
 /// One thing that really happened at the provider: an entry of the books.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Effect {
     /// What happened: `refund`, `order_rejected`, `refund_rejected`, `domain_deleted`.
     pub kind: String,
@@ -138,7 +140,8 @@ pub struct Effect {
 }
 
 /// Where the money of a name.com refund goes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum PaidTo {
     /// Back to the payment method of the order.

@@ -1,11 +1,11 @@
-// The simulators' page in a real browser, against the real binary.
+// Tests the simulators' page in a real browser with the real binary.
 //
 //   npm install --prefix DIR playwright-core
 //   NODE_PATH=DIR/node_modules node tests/page/page.test.mjs
 //
-// It asks for Node 20, playwright-core and a Chromium: CHROMIUM, or one of the places below. Where
-// one of them is missing it says so and is skipped, unless BROWSER=required. SIMULATORS names the
-// binary, which is built if it is not given. SCREENSHOTS names a folder to put some in.
+// Needs Node 20, playwright-core and Chromium: CHROMIUM, or one of the paths below. If one of them
+// is missing, the tests are skipped with a message, unless BROWSER=required. SIMULATORS is the path
+// of the binary, which is built if it is not set. SCREENSHOTS is a folder for screenshots.
 
 import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
@@ -21,7 +21,7 @@ const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const BROWSERS = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome", "/snap/bin/chromium"];
 const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
   "--disable-component-update", "--disable-sync"];
-/** Text that would do something if anybody took it for markup. */
+/** Text that would run a script if it were parsed as HTML. */
 const HOSTILE = `<img src=x onerror="document.title='taken'">`;
 
 const missing = [];
@@ -40,11 +40,11 @@ const skip = missing.length ? `SKIPPED: the page was not tested, as ${missing.jo
 if (skip) console.log(skip);
 
 let folder, simulators, addresses, browser, page;
-/** What the browser complained of: policy violations and errors in scripts among it. */
-const complaints = [];
+/** Errors and warnings of the browser, including policy violations and script errors. */
+const browserErrors = [];
 let world;
 
-// However this ends, the simulators end with it.
+// The simulators stop with this process, however it ends.
 process.once("exit", () => simulators?.kill("SIGKILL"));
 
 before(async () => {
@@ -54,8 +54,8 @@ before(async () => {
   browser = await chromium.launch({ executablePath, args: FLAGS });
   page = await browser.newPage({ viewport: { width: 1500, height: 1100 } });
   page.setDefaultTimeout(15_000);
-  page.on("console", (message) => ["error", "warning"].includes(message.type()) && complaints.push(message.text()));
-  page.on("pageerror", (error) => complaints.push(String(error)));
+  page.on("console", (message) => ["error", "warning"].includes(message.type()) && browserErrors.push(message.text()));
+  page.on("pageerror", (error) => browserErrors.push(String(error)));
 });
 
 after(async () => {
@@ -63,29 +63,29 @@ after(async () => {
   if (simulators) {
     const ended = new Promise((resolve) => simulators.once("exit", resolve));
     simulators.kill("SIGTERM");
-    assert.equal(await ended, 0, "SIGTERM ends it in good order");
+    assert.equal(await ended, 0, "SIGTERM stops it with status 0");
   }
   if (folder) rmSync(folder, { recursive: true, force: true });
 });
 
-test("the page comes with a strict policy and nothing from elsewhere", { skip }, async () => {
-  const asked = [];
-  page.on("request", (request) => asked.push(request.url()));
+test("the page has a strict policy and loads nothing from other servers", { skip }, async () => {
+  const requested = [];
+  page.on("request", (request) => requested.push(request.url()));
   const response = await page.goto(`http://${addresses.control}/`);
   const policy = response.headers()["content-security-policy"];
   assert.match(policy, /default-src 'none'/);
   assert.doesNotMatch(policy, /unsafe/);
   await page.getByText("live", { exact: true }).waitFor();
-  const foreign = asked.filter((url) => !url.startsWith(`http://${addresses.control}/`) && !url.startsWith("data:"));
+  const foreign = requested.filter((url) => !url.startsWith(`http://${addresses.control}/`) && !url.startsWith("data:"));
   assert.deepEqual(foreign, []);
-  await shot("start");
+  await screenshot("start");
 });
 
-test("a world is created, and its credentials are shown", { skip }, async () => {
+test("a world is created and its credentials are shown", { skip }, async () => {
   const form = page.locator("#world-new");
   await form.locator("[name=name]").fill(`acceptance ${HOSTILE}`);
   await form.getByRole("button", { name: "Create world" }).press("Enter");
-  await said(/^World (\S+) is there, and shown now\.$/);
+  await message(/^World (\S+) was created and is now shown\.$/);
   const id = await page.locator("#world").inputValue();
   assert.notEqual(id, "demo");
   const secrets = await page.locator("#credentials tbody tr").evaluateAll((rows) =>
@@ -94,7 +94,7 @@ test("a world is created, and its credentials are shown", { skip }, async () => 
   world = { id, secrets };
 });
 
-test("a rule that is armed by the form drops the answer of a refund that is done", { skip }, async () => {
+test("a rule armed with the form drops the answer of a refund that is carried out", { skip }, async () => {
   const form = page.locator("#rule-new");
   await form.locator("[name=provider]").selectOption({ label: "name.com" });
   await form.locator("[name=operation]").selectOption("ProcessRefund");
@@ -103,7 +103,7 @@ test("a rule that is armed by the form drops the answer of a refund that is done
   await form.locator("[name=point]").selectOption("after_effect");
   await form.locator("[name=effect]").selectOption("close");
   await form.getByRole("button", { name: "Arm rule" }).click();
-  await said(/^Rule 1 is armed\.$/);
+  await message(/^Rule 1 is armed\.$/);
   await row("#rule-list", "200007").filter({ hasText: "never" }).waitFor();
 
   await assert.rejects(refund(200007), "the rule drops the answer");
@@ -116,40 +116,40 @@ test("a rule that is armed by the form drops the answer of a refund that is done
   await entry.getByRole("button", { name: /Details/ }).press("Enter");
   await page.locator("#journal-table pre").first().filter({ hasText: '"ending"' }).waitFor();
   await page.locator("#audit").filter({ hasText: "violations" }).waitFor();
-  await shot("lost answer");
+  await screenshot("lost answer");
 });
 
-test("a request is seen in the journal as it comes, and its details stay open", { skip }, async () => {
+test("a new request appears in the journal, and open details stay open", { skip }, async () => {
   const [status] = await refund(200008);
   assert.equal(status, 200);
   await row("#journal-table", "200008").filter({ hasText: "200" }).waitFor();
   assert.equal(await page.locator('#journal-table button[aria-expanded="true"]').count(), 1);
   const first = await page.locator("#journal-table tbody tr").first().textContent();
-  assert.match(first, /200008/, "the newest stands first");
+  assert.match(first, /200008/, "the newest is first");
 });
 
 test("hostile text stays text", { skip }, async () => {
-  await askDebitsuccess(HOSTILE);
+  await refundAtDebitsuccess(HOSTILE);
   await row("#journal-table", HOSTILE).first().waitFor();
   assert.equal(await page.title(), "Simulators");
   assert.equal(await page.locator("img").count(), 0);
 });
 
-test("the clock stands still, jumps, and runs on", { skip }, async () => {
+test("the clock is paused, jumps and runs on", { skip }, async () => {
   const now = page.locator("#clock-now");
-  await page.getByRole("button", { name: "Stand still" }).click();
-  await now.filter({ hasText: "standing still" }).waitFor();
+  await page.getByRole("button", { name: "Pause the clock" }).click();
+  await now.filter({ hasText: "paused" }).waitFor();
   const before_ = await clock();
   assert.equal(before_.running, false);
   await page.getByLabel("Jump forward by").fill("3");
   await page.getByLabel("Unit").selectOption({ label: "days" });
   await page.getByRole("button", { name: "Jump", exact: true }).click();
-  await said(/^The clock has jumped to /);
+  await message(/^The clock jumped to /);
   const after_ = await clock();
   assert.equal(new Date(after_.now) - new Date(before_.now), 3 * 86_400_000);
   await now.filter({ hasText: after_.now.slice(0, 10) }).waitFor();
-  await page.getByRole("button", { name: "Run", exact: true }).click();
-  await now.filter({ hasNotText: "standing still" }).waitFor();
+  await page.getByRole("button", { name: "Run the clock" }).click();
+  await now.filter({ hasNotText: "paused" }).waitFor();
   assert.equal((await clock()).running, true);
 });
 
@@ -158,29 +158,29 @@ test("a request waits at a gate until it is released", { skip }, async () => {
   await form.locator("[name=provider]").selectOption({ label: "name.com" });
   await form.locator("[name=target]").fill("200010");
   await form.locator("[name=point]").selectOption("before_effect");
-  await form.getByRole("button", { name: "Set up gate" }).click();
+  await form.getByRole("button", { name: "Add gate" }).click();
   const waiting = refund(200010);
   const release = page.locator("#gate-list").getByRole("button", { name: /^Release request \d+ for 200010/ });
   await release.waitFor();
   await row("#journal-table", "200010").filter({ hasText: "open" }).waitFor();
-  await shot("gate");
+  await screenshot("gate");
   await release.press("Enter");
   assert.equal((await waiting)[0], 200);
   await row("#journal-table", "200010").filter({ hasText: "kept alive" }).waitFor();
 });
 
-test("a rule is disarmed with the keyboard, and what is wrong is told in the port's own sentence", { skip }, async () => {
+test("a rule is disarmed with the keyboard, and a wrong rule shows the sentence of the control port", { skip }, async () => {
   await page.getByRole("button", { name: "Disarm rule 1" }).press("Enter");
-  await said(/^Rule 1 is disarmed; it fired once\.$/);
+  await message(/^Rule 1 is disarmed; it fired once\.$/);
   const form = page.locator("#rule-new");
   await form.locator("[name=effect]").selectOption("answer");
   await form.locator("[name=status]").fill("42");
   await form.getByRole("button", { name: "Arm rule" }).click();
-  await said(/status.* is 200 to 599/);
+  await message(/status.* is 200 to 599/);
 });
 
 test("orders, accounts and refunds are listed", { skip }, async () => {
-  const kind = page.locator("#order-filter").getByLabel("Of");
+  const kind = page.locator("#order-filter").getByLabel("List");
   await row("#order-list", "1000001").waitFor();
   await kind.selectOption({ label: "name.com: orders" });
   await row("#order-list", "123456").waitFor();
@@ -189,16 +189,16 @@ test("orders, accounts and refunds are listed", { skip }, async () => {
   await row("#order-list", "200007").filter({ hasText: "refunded" }).waitFor();
   await kind.selectOption({ label: "Debitsuccess: accounts" });
   await row("#order-list", "DS000001").filter({ hasText: "500.00 AUD" }).waitFor();
-  await shot("orders");
+  await screenshot("orders");
 });
 
-test("a world has ports of its own, and a rule shuts one of them", { skip }, async () => {
+test("a world has its own ports, and a rule closes one of them", { skip }, async () => {
   await page.locator("#world-new [name=own_ports]").check();
   await page.getByRole("button", { name: "Create world" }).click();
-  await said(/^World (\S+) is there, and shown now\.$/);
+  await message(/^World (\S+) was created and is now shown\.$/);
   const id = await page.locator("#world").inputValue();
   const port = await page.locator("#credentials tbody tr").nth(1).evaluate((row) => row.cells[3].textContent);
-  // Each time a new connection, as those that stand are not touched.
+  // A new connection each time, because existing ones are not affected.
   const reach = () => new Promise((resolve) => {
     const [host, number] = port.split(":");
     const socket = connect(Number(number), host, () => resolve("reached"));
@@ -212,22 +212,22 @@ test("a world has ports of its own, and a rule shuts one of them", { skip }, asy
   await form.locator("[name=effect]").selectOption("refuse");
   assert.equal(await form.locator("[name=point]").inputValue(), "connect");
   await form.getByRole("button", { name: "Arm rule" }).click();
-  await said(/^Rule 1 is armed\.$/);
+  await message(/^Rule 1 is armed\.$/);
   assert.equal(await reach(), "ECONNREFUSED");
   await page.locator("#rule-list button").first().click();
-  await said(/^Rule 1 (?!is armed)/);
+  await message(/^Rule 1 (?!is armed)/);
   assert.equal(await reach(), "reached");
   await page.getByRole("button", { name: `Delete world ${id}` }).click();
-  await said(/is gone/);
+  await message(/was deleted/);
   await page.locator("#world").selectOption(world.id);
 });
 
-test("another world shows nothing of this one, and a world can be thrown away", { skip }, async () => {
+test("another world shows nothing of this one, and a world can be deleted", { skip }, async () => {
   await page.locator("#world").selectOption("demo");
   await page.locator("#book-list").filter({ hasText: "Nothing has happened yet." }).waitFor();
   assert.equal(await page.locator("#journal-table tbody tr").count(), 0);
   await page.getByRole("button", { name: `Delete world ${world.id}` }).click();
-  await said(new RegExp(`^World ${world.id} is gone`));
+  await message(new RegExp(`^World ${world.id} was deleted`));
   assert.equal(await page.locator("#world option").count(), 1);
 });
 
@@ -240,17 +240,17 @@ test("every control has a name, and a narrow window needs no sideways scrolling"
   await page.setViewportSize({ width: 400, height: 800 });
   const overflow = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
   assert.ok(overflow <= 0, `${overflow} pixels too wide`);
-  await shot("narrow");
+  await screenshot("narrow");
 });
 
-test("the browser complained of nothing but what was provoked", { skip }, () => {
-  // A refused rule is a 400, which the browser tells of by itself.
-  assert.deepEqual(complaints.filter((text) => !text.includes("status of 400")), []);
+test("the browser reports no errors except the provoked ones", { skip }, () => {
+  // The browser reports the 400 of the refused rule.
+  assert.deepEqual(browserErrors.filter((text) => !text.includes("status of 400")), []);
 });
 
-/** Starts the binary on free ports and reads where it listens. */
+/** Starts the binary on free ports and reads their addresses. */
 function start() {
-  const binary = process.env.SIMULATORS ?? built();
+  const binary = process.env.SIMULATORS ?? build();
   const ports = ["control", "sectigo", "sectigo-plaintext", "namecom", "namecom-plaintext", "debitsuccess", "debitsuccess-plaintext"];
   const flags = [...ports.flatMap((port) => [`--${port}`, "127.0.0.1:0"]), "--ca-file", join(folder, "ca.pem")];
   const running = spawn(binary, flags, { stdio: ["ignore", "pipe", "inherit"] });
@@ -268,11 +268,11 @@ function start() {
   });
 }
 
-/** Builds the binary, and tells where Cargo put it. */
-function built() {
-  const told = execFileSync("cargo", ["build", "--quiet", "--package", "simulators", "--bin", "simulators", "--message-format=json"],
+/** Builds the binary and returns its path. */
+function build() {
+  const output = execFileSync("cargo", ["build", "--quiet", "--package", "simulators", "--bin", "simulators", "--message-format=json"],
     { cwd: ROOT, encoding: "utf8", maxBuffer: 1 << 28 });
-  const artifacts = told.split("\n").filter((line) => line.startsWith("{")).map((line) => JSON.parse(line));
+  const artifacts = output.split("\n").filter((line) => line.startsWith("{")).map((line) => JSON.parse(line));
   return artifacts.findLast((artifact) => artifact.executable).executable;
 }
 
@@ -291,8 +291,8 @@ async function refund(order) {
   return [response.status, await response.text()];
 }
 
-/** A refund at Debitsuccess of an account that is called like this. */
-async function askDebitsuccess(account) {
+/** A refund request to Debitsuccess for an account of this name. */
+async function refundAtDebitsuccess(account) {
   const text = (value) => value.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
   const [username, password] = world.secrets.Debitsuccess;
   await fetch(`http://${addresses.debitsuccess}/DSWebService/DSServices.svc`, {
@@ -314,10 +314,10 @@ function row(list, text) {
   return page.locator(`${list} tbody tr`).filter({ hasText: text });
 }
 
-async function said(what) {
-  await page.locator("#said").filter({ hasText: what }).waitFor();
+async function message(what) {
+  await page.locator("#message").filter({ hasText: what }).waitFor();
 }
 
-async function shot(name) {
+async function screenshot(name) {
   if (process.env.SCREENSHOTS) await page.screenshot({ path: join(process.env.SCREENSHOTS, `${name.replaceAll(" ", "-")}.png`), fullPage: true });
 }

@@ -20,7 +20,7 @@ use tokio_rustls::TlsConnector;
 /// The first number of the benchmark's orders and accounts, far from the demo data.
 const FIRST: u32 = 50_000_000;
 /// The number of connections that put orders and accounts.
-const PUTTING: usize = 4;
+const PUT_CONNECTIONS: usize = 4;
 
 /// Refunds of one provider, each of a target that was never refunded before.
 pub(crate) struct Load {
@@ -59,7 +59,7 @@ impl Load {
         let numbers = self.next..self.next + count as u32;
         self.next = numbers.end;
         let puts = numbers.clone().map(|number| put(self.provider, number)).collect();
-        Endpoint::new(self.control, None).send(&Arc::new(puts), PUTTING).await;
+        Endpoint::new(self.control, None).send(&Arc::new(puts), PUT_CONNECTIONS).await;
         Arc::new(numbers.map(|number| refund(self.provider, number)).collect())
     }
 }

@@ -11,19 +11,23 @@
 //!
 //! 1. The first process gets refunds of the demo data, each with its own key or identifier, half at
 //!    name.com and half at Debitsuccess. Most are refused, because a target is refunded once.
-//! 2. The second process carries out 20,000 refunds of the demo data, a third at each provider, with
-//!    Sectigo over TLS and deduplication off. The books confirm them. The world keeps their effects.
-//! 3. The third process also gets an order or account for each refund. What is put has no bound here.
+//! 2. The second process carries out 20,000 refunds of the demo data, a third at each provider,
+//!    with Sectigo over TLS and deduplication off. The books confirm them. The world keeps their
+//!    effects.
+//! 3. The third process also gets an order or account for each refund. What is put has no bound
+//!    here.
 
 #![expect(clippy::print_stdout, reason = "a benchmark is there to print")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark says what is wrong by failing there")]
 
+#[path = "../../tests/it/process.rs"]
+mod process;
+
 use std::{
-    fs,
-    io::{BufRead as _, BufReader, Read, Write},
-    net::TcpStream,
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
     path::Path,
-    process::{Child, Command, ExitCode, Stdio},
+    process::ExitCode,
     sync::Arc,
     time::Duration,
 };
@@ -33,6 +37,8 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, pem::PemObject as _},
 };
 use tokio::time::Instant;
+
+use self::process::SimulatorsProcess;
 
 /// The number of starts; odd, so that the median is one of them.
 const STARTS: usize = 31;
@@ -48,47 +54,37 @@ const FIRST_ITEM: u32 = 60_000_000;
 const MAX_MILLISECONDS: f64 = 20.0;
 const MAX_MIB: f64 = 64.0;
 
-/// A running simulator.
-struct Running {
-    process: Child,
-    took: Duration,
-    control: String,
-    sectigo: String,
-    namecom: String,
-    debitsuccess: String,
-}
-
 fn main() -> ExitCode {
     let folder = tempfile::tempdir().unwrap();
-    let mut took: Vec<f64> = (0..STARTS).map(|_| Running::start(folder.path()).took.as_secs_f64() * 1_000.0).collect();
+    let mut took: Vec<f64> = (0..STARTS).map(|_| start(folder.path()).1.as_secs_f64() * 1_000.0).collect();
     took.sort_by(f64::total_cmp);
     let median = took[STARTS / 2];
     println!("start    {median:6.1} ms median of {STARTS} ({:.1} to {:.1})", took[0], took[STARTS - 1]);
 
-    let running = Running::start(folder.path());
-    let Some(at_start) = running.mebibytes() else {
+    let (running, _) = start(folder.path());
+    let Some(at_start) = mebibytes(&running) else {
         println!("memory   not measured: there is no /proc here");
         return status(median <= MAX_MILLISECONDS);
     };
     println!("memory   {at_start:6.1} MiB at the start");
     let half = 0..REQUESTS / 2;
-    ask(connect(&running.namecom), half.clone().map(demo_namecom_refund), "");
-    ask(connect(&running.debitsuccess), half.map(demo_debitsuccess_refund), "");
-    let after = running.mebibytes().unwrap();
-    println!("memory   {after:6.1} MiB after {REQUESTS} answered refund requests of the demo data");
+    ask(connect(running.address("name.com plaintext")), half.clone().map(demo_namecom_refund), "");
+    ask(connect(running.address("Debitsuccess plaintext")), half.map(demo_debitsuccess_refund), "");
+    let after = mebibytes(&running).unwrap();
+    println!("memory   {after:6.1} MiB after {REQUESTS} answered refund requests for the demo data");
 
-    let running = Running::start(folder.path());
+    let (running, _) = start(folder.path());
     change_settings(&running, r#"{"sectigo":{"deduplication":"off"},"namecom":{"deduplication":"off"}}"#);
     refund_all(&running, folder.path(), DEMO);
-    let done = running.mebibytes().unwrap();
-    println!("memory   {done:6.1} MiB after {} refunds that are really done", 3 * DONE_EACH);
+    let done = mebibytes(&running).unwrap();
+    println!("memory   {done:6.1} MiB after {} refunds that were carried out", 3 * DONE_EACH);
 
-    let running = Running::start(folder.path());
+    let (running, _) = start(folder.path());
     put_all(&running);
-    let put = running.mebibytes().unwrap();
+    let put = mebibytes(&running).unwrap();
     println!("memory   {put:6.1} MiB with {} orders and accounts put", 3 * DONE_EACH);
     refund_all(&running, folder.path(), OWN);
-    let own = running.mebibytes().unwrap();
+    let own = mebibytes(&running).unwrap();
     println!("memory   {own:6.1} MiB after the refund of each of them");
     let most = [at_start, after, done].into_iter().fold(0.0, f64::max);
     status(median <= MAX_MILLISECONDS && most <= MAX_MIB)
@@ -96,7 +92,7 @@ fn main() -> ExitCode {
 
 /// The targets of refunds.
 #[derive(Clone, Copy)]
-struct Things {
+struct Targets {
     /// The number of targets per provider.
     many: u32,
     sectigo_order: u32,
@@ -105,9 +101,9 @@ struct Things {
     account: &'static str,
 }
 
-const DEMO: Things =
-    Things { many: TARGETS, sectigo_order: 1_000_001, namecom_order: 200_001, namecom_item: 3_200_001, account: "DS" };
-const OWN: Things = Things {
+const DEMO: Targets =
+    Targets { many: TARGETS, sectigo_order: 1_000_001, namecom_order: 200_001, namecom_item: 3_200_001, account: "DS" };
+const OWN: Targets = Targets {
     many: DONE_EACH,
     sectigo_order: FIRST_ORDER,
     namecom_order: FIRST_ORDER,
@@ -115,14 +111,14 @@ const OWN: Things = Things {
     account: "OWN",
 };
 
-fn change_settings(running: &Running, settings: &str) {
+fn change_settings(running: &SimulatorsProcess, settings: &str) {
     let change = request("PATCH", "/v1/settings", "content-type: application/json\r\n", settings);
-    ask(connect(&running.control), [change], "requests_per_second");
+    ask(connect(running.address("control")), [change], "requests_per_second");
 }
 
 /// Puts an order or account for each refund.
-fn put_all(running: &Running) {
-    let control = || connect(&running.control);
+fn put_all(running: &SimulatorsProcess) {
+    let control = || connect(running.address("control"));
     let call =
         |method: &str, path: String, body: String| request(method, &path, "content-type: application/json\r\n", &body);
     ask(
@@ -145,21 +141,21 @@ fn put_all(running: &Running) {
     );
 }
 
-fn refund_all(running: &Running, folder: &Path, of: Things) {
+fn refund_all(running: &SimulatorsProcess, folder: &Path, of: Targets) {
     // With name.com's documented limits, 20 requests a second and 3,000 an hour, it would take
     // hours.
     change_settings(running, r#"{"namecom":{"requests_per_second":0,"requests_per_hour":0}}"#);
     let place = |n: u32| n % of.many;
     let sectigo = (0..DONE_EACH).map(|n| sectigo_refund(of.sectigo_order + place(n)));
-    ask(tls(&running.sectigo, &folder.join("ca.pem")), sectigo, "\r\n\r\n0");
+    ask(tls(running.address("Sectigo"), &folder.join("sectigo-ca.pem")), sectigo, "\r\n\r\n0");
     let namecom =
         (0..DONE_EACH).map(|n| namecom_refund(of.namecom_order + place(n), of.namecom_item + place(n), &long_key(n)));
-    ask(connect(&running.namecom), namecom, "\"refunded\"");
+    ask(connect(running.address("name.com plaintext")), namecom, "\"refunded\"");
     let debitsuccess = (0..DONE_EACH)
         .map(|n| debitsuccess_refund(&format!("{}{:06}", of.account, place(n) + 1), "12.34", &long_key(n)));
-    ask(connect(&running.debitsuccess), debitsuccess, ">Succeed<");
+    ask(connect(running.address("Debitsuccess plaintext")), debitsuccess, ">Succeed<");
     let books = request("GET", "/v1/books?limit=1", "", "");
-    ask(connect(&running.control), [books], &format!("\"next_after\":{}", 3 * DONE_EACH));
+    ask(connect(running.address("control")), [books], &format!("\"next_after\":{}", 3 * DONE_EACH));
 }
 
 /// A key as long as a UUID.
@@ -175,53 +171,25 @@ fn status(is_good: bool) -> ExitCode {
     ExitCode::FAILURE
 }
 
-impl Running {
-    fn start(folder: &Path) -> Running {
-        let ports = [
-            "--control",
-            "--sectigo",
-            "--sectigo-plaintext",
-            "--namecom",
-            "--namecom-plaintext",
-            "--debitsuccess",
-            "--debitsuccess-plaintext",
-        ];
-        let began = Instant::now();
-        let mut process = Command::new(env!("CARGO_BIN_EXE_simulators"))
-            .args(ports.iter().flat_map(|port| [*port, "127.0.0.1:0"]))
-            .arg("--ca-file")
-            .arg(folder.join("ca.pem"))
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(process.stdout.take().unwrap()).lines().map(Result::unwrap);
-        let lines: Vec<String> = lines.take_while(|line| line != "ready").collect();
-        let took = began.elapsed();
-        let address = |name: &str| {
-            let line = lines.iter().find_map(|line| line.strip_prefix(name)).unwrap();
-            let address = line.split_once("://").unwrap().1;
-            address.split(['/', ' ']).next().unwrap().to_owned()
-        };
-        let [control, sectigo, namecom, debitsuccess] =
-            ["control", "Sectigo   ", "name.com plaintext", "Debitsuccess plaintext"].map(address);
-        Running { process, took, control, sectigo, namecom, debitsuccess }
-    }
-
-    /// The resident memory.
-    fn mebibytes(&self) -> Option<f64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-        Some(line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0)
-    }
+/// Starts the simulators; returns also the time until they were ready.
+fn start(folder: &Path) -> (SimulatorsProcess, Duration) {
+    let began = Instant::now();
+    let running = SimulatorsProcess::start(folder, &[]);
+    (running, began.elapsed())
 }
 
-fn connect(address: &str) -> TcpStream {
+/// Resident memory.
+fn mebibytes(running: &SimulatorsProcess) -> Option<f64> {
+    running.memory_kib().map(|kib| kib as f64 / 1024.0)
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
     stream.set_nodelay(true).unwrap();
     stream
 }
 
-fn tls(address: &str, ca_file: &Path) -> impl Read + Write {
+fn tls(address: SocketAddr, ca_file: &Path) -> impl Read + Write {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(ca_file).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -292,11 +260,4 @@ fn debitsuccess_refund(account: &str, amount: &str, identifier: &str) -> String 
 
 fn request(method: &str, path: &str, headers: &str, body: &str) -> String {
     format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\n{headers}content-length: {}\r\n\r\n{body}", body.len())
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        drop(self.process.kill());
-        drop(self.process.wait());
-    }
 }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use clap::Args;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::file::ConfigError;
@@ -63,19 +64,26 @@ pub struct Config {
 }
 
 /// The addresses at which the providers listen for a world.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(inline)]
 pub struct PortAddresses {
     /// Sectigo over TLS.
+    #[schemars(with = "String")]
     pub sectigo: SocketAddr,
     /// Sectigo in plaintext, which answers -1 to everything.
+    #[schemars(with = "String")]
     pub sectigo_plaintext: SocketAddr,
     /// name.com over TLS.
+    #[schemars(with = "String")]
     pub namecom: SocketAddr,
     /// name.com in plaintext.
+    #[schemars(with = "String")]
     pub namecom_plaintext: SocketAddr,
     /// Debitsuccess over TLS.
+    #[schemars(with = "String")]
     pub debitsuccess: SocketAddr,
     /// Debitsuccess in plaintext.
+    #[schemars(with = "String")]
     pub debitsuccess_plaintext: SocketAddr,
 }
 

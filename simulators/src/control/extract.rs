@@ -1,4 +1,6 @@
-//! What comes in at the control port, read strictly, and how a refusal looks.
+//! Reads the requests of the control port strictly, and writes its refusals.
+
+use std::marker::PhantomData;
 
 use axum::{
     Json,
@@ -7,58 +9,80 @@ use axum::{
 };
 use bytes::Bytes;
 use http::{StatusCode, request::Parts};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use serde_json::{Value, json};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};
+use serde_json::Value;
 
 use crate::worlds::{WorldError, WorldRef, Worlds};
 
 /// A refusal: a status and one sentence.
 #[derive(Debug)]
-pub(super) struct Refused {
+pub(super) struct ApiError {
     status: StatusCode,
     sentence: String,
 }
 
-/// A JSON body. The content type does not matter: `curl -d` is meant to be enough.
-pub(super) struct Body<T>(pub(super) T);
+/// A refusal.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Error")]
+pub(super) struct ErrorBody {
+    /// One sentence that says what is wrong.
+    error: String,
+}
+
+/// A JSON body. The content type does not matter, so that a plain `curl -d` works.
+pub(super) struct JsonBody<T>(pub(super) T);
 
 /// A body that must be empty or `{}`.
-pub(super) struct NoBody;
+pub(super) struct EmptyBody;
 
-/// The world that a call is about: the one in its path, or else the demo world.
-pub(super) struct Of(pub(super) WorldRef);
+/// The world that a call acts on: the one in its path, or else the demo world.
+pub(super) struct WorldParam(pub(super) WorldRef);
 
-/// The id of a world, as it stood in the path before the router saw it.
+/// The id of a world, taken out of the path before the router reads it.
 #[derive(Debug, Clone)]
 pub(super) struct WorldInPath(pub(super) String);
 
 /// The query.
-pub(super) struct Asked<T>(pub(super) T);
+pub(super) struct QueryParams<T>(pub(super) T);
 
 /// The variable parts of the path.
-pub(super) struct Named<T>(pub(super) T);
+pub(super) struct PathParam<T>(pub(super) T);
 
-/// Which part of a long list.
-#[derive(Debug, Clone, Deserialize)]
+/// An answer with status 201.
+pub(super) struct Created<T>(pub(super) T);
+
+/// A JSON value that the OpenAPI document describes as a `T`: part of one that is completed before
+/// it is read, or one without its secret.
+pub(super) struct JsonOf<T> {
+    pub(super) value: Value,
+    described_as: PhantomData<T>,
+}
+
+/// Which part of a list sorted by key.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Page {
+pub(super) struct ListParams {
+    /// Only entries after this key.
     pub(super) after: Option<String>,
+    /// How many entries at most.
+    #[schemars(range(min = 1, max = MAX_LIMIT), extend("default" = DEFAULT_LIMIT))]
     limit: Option<usize>,
 }
 
-/// A part of a list, and how long the whole is.
-#[derive(Serialize)]
-struct Listed<T> {
+/// Part of a list, sorted by key.
+#[derive(Serialize, JsonSchema)]
+#[schemars(inline)]
+pub(super) struct ListPart<T> {
     entries: Vec<T>,
+    /// The length of the whole list.
     total: usize,
 }
 
-/// What a list shows where nothing is said.
-pub(super) const USUAL_LIMIT: usize = 100;
-/// What a list shows at most.
+pub(super) const DEFAULT_LIMIT: usize = 100;
 pub(super) const MAX_LIMIT: usize = 10_000;
 
-impl Refused {
+impl ApiError {
     pub(super) fn bad_request(sentence: impl ToString) -> Self {
         Self { status: StatusCode::BAD_REQUEST, sentence: sentence.to_string() }
     }
@@ -78,118 +102,170 @@ impl Refused {
     pub(super) fn conflict(sentence: impl ToString) -> Self {
         Self { status: StatusCode::CONFLICT, sentence: sentence.to_string() }
     }
+
+    pub(super) fn invalid_body(error: &serde_json::Error) -> Self {
+        Self::bad_request(format!("the body is not what this call takes: {error}"))
+    }
 }
 
-impl IntoResponse for Refused {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        (self.status, Json(json!({ "error": self.sentence }))).into_response()
+        (self.status, Json(ErrorBody { error: self.sentence })).into_response()
     }
 }
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
-    type Rejection = Refused;
-
-    async fn from_request(request: Request, state: &S) -> Result<Self, Refused> {
-        let body = whole(request, state).await?;
-        // A call all of whose parts may be left out may leave out the body as well.
-        let nothing = if body.is_empty() { serde_json::from_slice(b"{}").ok() } else { None };
-        let read = nothing.map_or_else(|| serde_json::from_slice(&body), Ok);
-        read.map(Body).map_err(|error| Refused::bad_request(format!("the body is not what this call takes: {error}")))
+impl<T: Serialize> IntoResponse for Created<T> {
+    fn into_response(self) -> Response {
+        (StatusCode::CREATED, Json(self.0)).into_response()
     }
 }
 
-impl<S: Send + Sync> FromRequest<S> for NoBody {
-    type Rejection = Refused;
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
+    type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Refused> {
-        let body = whole(request, state).await?;
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let body = read_body(request, state).await?;
+        // An empty body stands for `{}` where every field is optional.
+        let empty = if body.is_empty() { serde_json::from_slice(b"{}").ok() } else { None };
+        let parsed = empty.map_or_else(|| serde_json::from_slice(&body), Ok);
+        parsed.map(JsonBody).map_err(|error| ApiError::invalid_body(&error))
+    }
+}
+
+impl<S: Send + Sync> FromRequest<S> for EmptyBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let body = read_body(request, state).await?;
         let body = body.trim_ascii();
-        if body.is_empty() || body == b"{}" { Ok(NoBody) } else { Err(Refused::bad_request("this call takes no body")) }
-    }
-}
-
-impl FromRequestParts<Worlds> for Of {
-    type Rejection = Refused;
-
-    async fn from_request_parts(parts: &mut Parts, worlds: &Worlds) -> Result<Self, Refused> {
-        match parts.extensions.get::<WorldInPath>() {
-            Some(WorldInPath(id)) => Ok(Of(worlds.get(id)?)),
-            None => Ok(Of(worlds.demo().clone())),
+        if body.is_empty() || body == b"{}" {
+            Ok(EmptyBody)
+        } else {
+            Err(ApiError::bad_request("this call takes no body"))
         }
     }
 }
 
-impl From<WorldError> for Refused {
+impl FromRequestParts<Worlds> for WorldParam {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, worlds: &Worlds) -> Result<Self, ApiError> {
+        match parts.extensions.get::<WorldInPath>() {
+            Some(WorldInPath(id)) => Ok(WorldParam(worlds.get(id)?)),
+            None => Ok(WorldParam(worlds.demo().clone())),
+        }
+    }
+}
+
+impl From<WorldError> for ApiError {
     fn from(error: WorldError) -> Self {
         match error {
-            WorldError::NoSuchWorld(_) => Refused::not_found(error),
+            WorldError::NoSuchWorld(_) => ApiError::not_found(error),
             WorldError::DemoStays
             | WorldError::TooMany
             | WorldError::TooManyPorts
             | WorldError::NoPorts(_)
-            | WorldError::Taken { .. } => Refused::conflict(error),
-            WorldError::Name | WorldError::TwoBeginnings | WorldError::Snapshot(_) => Refused::bad_request(error),
+            | WorldError::Taken { .. } => ApiError::conflict(error),
+            WorldError::Name | WorldError::TwoBeginnings | WorldError::Snapshot(_) => ApiError::bad_request(error),
         }
     }
 }
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
-    type Rejection = Refused;
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for QueryParams<T> {
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let query = Query::from_request_parts(parts, state).await;
-        query.map(|Query(query)| Asked(query)).map_err(|error| Refused::bad_request(error.body_text()))
+        query.map(|Query(query)| QueryParams(query)).map_err(|error| ApiError::bad_request(error.body_text()))
     }
 }
 
-impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Named<T> {
-    type Rejection = Refused;
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for PathParam<T> {
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let path = Path::from_request_parts(parts, state).await;
-        path.map(|Path(path)| Named(path)).map_err(|error| Refused::bad_request(error.body_text()))
+        path.map(|Path(path)| PathParam(path)).map_err(|error| ApiError::bad_request(error.body_text()))
     }
 }
 
-impl Page {
-    /// This part of a list that is sorted by its keys.
-    pub(super) fn of<T: Serialize>(
+impl<T> From<Value> for JsonOf<T> {
+    fn from(value: Value) -> Self {
+        Self { value, described_as: PhantomData }
+    }
+}
+
+impl<T> Serialize for JsonOf<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.value.serialize(serializer)
+    }
+}
+
+impl<'de, T> Deserialize<'de> for JsonOf<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Value::deserialize(deserializer).map(Self::from)
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for JsonOf<T> {
+    fn inline_schema() -> bool {
+        T::inline_schema()
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn schema_id() -> std::borrow::Cow<'static, str> {
+        T::schema_id()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        T::json_schema(generator)
+    }
+}
+
+impl ListParams {
+    /// This part of a list that is sorted by key.
+    pub(super) fn part_of<T>(
         &self,
         all: Vec<T>,
         is_after: impl Fn(&T, &str) -> bool,
-    ) -> Result<Response, Refused> {
+    ) -> Result<Json<ListPart<T>>, ApiError> {
         let total = all.len();
-        let wanted = all.into_iter().filter(|entry| self.after.as_deref().is_none_or(|key| is_after(entry, key)));
-        let entries = wanted.take(limit(self.limit)?).collect();
-        Ok(Json(Listed { entries, total }).into_response())
+        let after = all.into_iter().filter(|entry| self.after.as_deref().is_none_or(|key| is_after(entry, key)));
+        let entries = after.take(check_limit(self.limit)?).collect();
+        Ok(Json(ListPart { entries, total }))
     }
 }
 
-/// How many to show.
-pub(super) fn limit(asked: Option<usize>) -> Result<usize, Refused> {
-    let limit = asked.unwrap_or(USUAL_LIMIT);
+/// The limit of a query, or the default.
+pub(super) fn check_limit(limit: Option<usize>) -> Result<usize, ApiError> {
+    let limit = limit.unwrap_or(DEFAULT_LIMIT);
     if (1..=MAX_LIMIT).contains(&limit) {
         Ok(limit)
     } else {
-        Err(Refused::bad_request(format!("`limit` is 1 to {MAX_LIMIT}")))
+        Err(ApiError::bad_request(format!("`limit` is 1 to {MAX_LIMIT}")))
     }
 }
 
-/// A body whose key stands in the path: it may repeat the key, and may not contradict it.
-pub(super) fn keyed<T: DeserializeOwned>(body: Value, field: &str, key: Value) -> Result<T, Refused> {
-    let Value::Object(mut fields) = body else { return Err(Refused::bad_request("the body must be a JSON object")) };
+/// Parses a body whose key is part of the path: the body may repeat the key, and must not
+/// contradict it.
+pub(super) fn parse_keyed<T: DeserializeOwned>(body: JsonOf<T>, field: &str, key: Value) -> Result<T, ApiError> {
+    let Value::Object(mut fields) = body.value else {
+        return Err(ApiError::bad_request("the body must be a JSON object"));
+    };
     match fields.get(field) {
         Some(given) if *given != key => {
-            return Err(Refused::bad_request(format!("`{field}` is {given} in the body and {key} in the path")));
+            return Err(ApiError::bad_request(format!("`{field}` is {given} in the body and {key} in the path")));
         }
         Some(_) => {}
         None => drop(fields.insert(field.to_owned(), key)),
     }
-    let read = serde_json::from_value(Value::Object(fields));
-    read.map_err(|error| Refused::bad_request(format!("the body is not what this call takes: {error}")))
+    serde_json::from_value(Value::Object(fields)).map_err(|error| ApiError::invalid_body(&error))
 }
 
-async fn whole<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Refused> {
+async fn read_body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, ApiError> {
     let body = Bytes::from_request(request, state).await;
-    body.map_err(|error| Refused { status: error.status(), sentence: error.body_text() })
+    body.map_err(|error| ApiError { status: error.status(), sentence: error.body_text() })
 }

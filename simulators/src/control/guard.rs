@@ -1,10 +1,9 @@
-//! Who may call: a request that asks for this machine by one of its names, and no web page but the
-//! one that is served here.
+//! Refuses requests for a foreign `Host` and from web pages of a foreign `Origin`.
 //!
-//! A control port has no password. A page in a browser on this machine could call it all the same,
-//! by the loopback address (then `Origin` names the page's own server), or by a name of its own
-//! that it leads here (DNS rebinding; then `Host` is that name). Both are refused, by every method
-//! and on every path.
+//! The control port has no password. A page in a browser on this machine could call it by the
+//! loopback address (then `Origin` names the page's server), or by a name of its own that resolves
+//! to this machine (DNS rebinding; then `Host` is that name). Both are refused, for every method
+//! and path.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -15,9 +14,9 @@ use axum::{
 };
 use http::{HeaderMap, HeaderName, header};
 
-use super::extract::Refused;
+use super::extract::ApiError;
 
-/// The names of `Host` that the control port answers for besides those of loopback, in lower case.
+/// Accepted values of `Host` besides those of loopback, in lower case.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Hosts(Arc<[String]>);
 
@@ -26,9 +25,9 @@ impl Hosts {
         Hosts(names.iter().map(|name| name.to_ascii_lowercase()).collect())
     }
 
-    /// Whether it is a name of loopback, or one that was configured. The port does not matter: it
-    /// may be published under another one.
-    fn know(&self, authority: &str) -> bool {
+    /// Whether it is a loopback name or a configured one. The port does not matter, because the
+    /// control port may be published under another one.
+    fn accepts(&self, authority: &str) -> bool {
         let Some(host) = host_of(authority) else { return false };
         let host = host.to_ascii_lowercase();
         let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
@@ -43,36 +42,37 @@ impl Hosts {
     }
 }
 
-/// Lets a request by, or answers 403.
+/// Passes a request on, or answers 403.
 pub(super) async fn guard(State(hosts): State<Hosts>, request: Request, next: Next) -> Response {
     match refusal(&hosts, &request) {
-        Some(sentence) => Refused::forbidden(sentence).into_response(),
+        Some(sentence) => ApiError::forbidden(sentence).into_response(),
         None => next.run(request).await,
     }
 }
 
 fn refusal(hosts: &Hosts, request: &Request) -> Option<String> {
     let headers = request.headers();
-    let Ok(host) = only(headers, &header::HOST) else {
-        return Some("the control port answers to one `Host` and not to several".to_owned());
+    let Ok(host) = only_value(headers, &header::HOST) else {
+        return Some("the control port accepts only one `Host`".to_owned());
     };
-    let asked = request.uri().authority().map(|authority| authority.as_str());
-    let Some(host) = host.or(asked) else {
-        return Some("the control port answers to a `Host`, and there is none".to_owned());
+    let from_uri = request.uri().authority().map(|authority| authority.as_str());
+    let Some(host) = host.or(from_uri) else {
+        return Some("the control port needs a `Host`, and there is none".to_owned());
     };
-    if let Some(foreign) = [Some(host), asked].into_iter().flatten().find(|name| !hosts.know(name)) {
+    if let Some(foreign) = [Some(host), from_uri].into_iter().flatten().find(|name| !hosts.accepts(name)) {
         return Some(format!(
-            "the control port does not answer for the host `{}`: it is for loopback, and for what `control_hosts` (--control-host) names",
-            shown(foreign)
+            "the control port does not answer for the host `{}`: it accepts loopback names and those of `control_hosts` (--control-host)",
+            sanitized(foreign)
         ));
     }
-    match only(headers, &header::ORIGIN) {
+    match only_value(headers, &header::ORIGIN) {
         Ok(None) => None,
         Ok(Some(origin)) if is_own(origin, host) => None,
-        Ok(Some(origin)) => {
-            Some(format!("the control port takes no calls from pages of another origin, such as `{}`", shown(origin)))
-        }
-        Err(Several) => Some("the control port takes no calls of several origins".to_owned()),
+        Ok(Some(origin)) => Some(format!(
+            "the control port accepts no calls from pages of another origin, such as `{}`",
+            sanitized(origin)
+        )),
+        Err(Repeated) => Some("the control port accepts only one `Origin`".to_owned()),
     }
 }
 
@@ -82,19 +82,20 @@ fn is_own(origin: &str, host: &str) -> bool {
     authority.is_some_and(|authority| authority.eq_ignore_ascii_case(host))
 }
 
-struct Several;
+/// A header occurs more than once.
+struct Repeated;
 
-/// The one value of a header. One that is no text is no name that is known.
-fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Several> {
+/// The only value of a header. A value that is not text becomes `?`, which no check accepts.
+fn only_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Repeated> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (Some(value), None) => Ok(Some(value.to_str().unwrap_or("?"))),
         (None, _) => Ok(None),
-        (Some(_), Some(_)) => Err(Several),
+        (Some(_), Some(_)) => Err(Repeated),
     }
 }
 
-/// The host without its port; none where it is not written as one.
+/// The host without its port; none if the syntax is invalid.
 fn host_of(authority: &str) -> Option<&str> {
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {
@@ -107,8 +108,8 @@ fn host_of(authority: &str) -> Option<&str> {
     (is_port && !host.is_empty()).then_some(host)
 }
 
-/// What is said back of a name that may be anything.
-fn shown(name: &str) -> String {
+/// A foreign name, made safe and short for an error.
+fn sanitized(name: &str) -> String {
     name.chars().filter(|letter| !letter.is_control() && *letter != '`').take(100).collect()
 }
 
@@ -119,7 +120,7 @@ mod tests {
 
     use super::*;
 
-    fn answer_to(uri: &str, host: &[&str], origin: &[&str]) -> Option<String> {
+    fn refusal_of(uri: &str, host: &[&str], origin: &[&str]) -> Option<String> {
         let mut request = Request::new(Body::empty());
         *request.uri_mut() = uri.parse().unwrap();
         for (name, values) in [(header::HOST, host), (header::ORIGIN, origin)] {
@@ -134,49 +135,49 @@ mod tests {
     #[case::name("localhost:7100")]
     #[case::without_a_port("LOCALHOST")]
     #[case::address("127.0.0.1:7100")]
-    #[case::another_of_loopback("127.8.9.10")]
+    #[case::another_loopback_address("127.8.9.10")]
     #[case::v6("[::1]:7100")]
     #[case::mapped("[::ffff:127.0.0.1]:7100")]
     #[case::configured("sim.example:8080")]
-    fn a_host_of_this_machine_is_answered(#[case] host: &str) {
-        assert_eq!(answer_to("/v1/books", &[host], &[]), None);
-        assert_eq!(answer_to("/v1/books", &[host], &[&format!("http://{host}")]), None);
-        assert_eq!(answer_to("/v1/books", &[host], &[&format!("https://{host}")]), None);
+    fn hosts_of_this_machine_are_accepted(#[case] host: &str) {
+        assert_eq!(refusal_of("/v1/books", &[host], &[]), None);
+        assert_eq!(refusal_of("/v1/books", &[host], &[&format!("http://{host}")]), None);
+        assert_eq!(refusal_of("/v1/books", &[host], &[&format!("https://{host}")]), None);
     }
 
     #[rstest]
     #[case::another("evil.example")]
     #[case::with_our_port("evil.example:7100")]
-    #[case::an_ending("localhost.evil.example")]
-    #[case::a_beginning("evillocalhost")]
+    #[case::suffix("localhost.evil.example")]
+    #[case::prefix("evillocalhost")]
     #[case::another_machine("192.168.1.5:7100")]
-    #[case::everywhere("0.0.0.0:7100")]
-    #[case::somebody_before_it("evil@localhost")]
+    #[case::unspecified_address("0.0.0.0:7100")]
+    #[case::user_info("evil@localhost")]
     #[case::two_ports("localhost:1:2")]
     #[case::no_port("localhost:evil.example")]
-    #[case::half_an_address("[::1")]
-    #[case::another_behind_it("[::1].evil.example")]
+    #[case::unclosed_bracket("[::1")]
+    #[case::suffix_after_address("[::1].evil.example")]
     #[case::decimal("2130706433")]
-    #[case::nothing("")]
-    fn any_other_host_is_refused(#[case] host: &str) {
-        let sentence = answer_to("/v1/faults", &[host], &[]).unwrap();
+    #[case::empty("")]
+    fn other_hosts_are_refused(#[case] host: &str) {
+        let sentence = refusal_of("/v1/faults", &[host], &[]).unwrap();
         assert!(sentence.contains("does not answer for the host"), "{sentence}");
-        assert!(answer_to(&format!("http://{}/v1/faults", "evil.example"), &["localhost"], &[]).is_some());
-        assert!(answer_to("/v1/faults", &["localhost", host], &[]).is_some());
-        assert!(answer_to("/v1/faults", &[], &[]).is_some());
+        assert!(refusal_of(&format!("http://{}/v1/faults", "evil.example"), &["localhost"], &[]).is_some());
+        assert!(refusal_of("/v1/faults", &["localhost", host], &[]).is_some());
+        assert!(refusal_of("/v1/faults", &[], &[]).is_some());
     }
 
     #[rstest]
     #[case::another("http://evil.example")]
-    #[case::of_no_server("null")]
+    #[case::null("null")]
     #[case::another_port("http://localhost:3000")]
     #[case::another_name_of_this_machine("http://127.0.0.1:7100")]
     #[case::a_file("file://")]
-    #[case::an_ending("http://localhost:7100.evil.example")]
-    #[case::nothing("")]
-    fn a_page_of_another_origin_is_refused(#[case] origin: &str) {
-        let sentence = answer_to("/v1/faults", &["localhost:7100"], &[origin]).unwrap();
+    #[case::suffix("http://localhost:7100.evil.example")]
+    #[case::empty("")]
+    fn pages_of_other_origins_are_refused(#[case] origin: &str) {
+        let sentence = refusal_of("/v1/faults", &["localhost:7100"], &[origin]).unwrap();
         assert!(sentence.contains("another origin"), "{sentence}");
-        assert!(answer_to("/v1/faults", &["localhost:7100"], &["http://localhost:7100", origin]).is_some());
+        assert!(refusal_of("/v1/faults", &["localhost:7100"], &["http://localhost:7100", origin]).is_some());
     }
 }

@@ -1,5 +1,5 @@
-//! The control port's connections, each part of them with a bound: whoever only opens connections,
-//! or never ends a head, keeps nobody else out for long and takes up no memory without end.
+//! The connections of the control port. Their number and the time for a request head are limited,
+//! so that clients that only open connections do not keep others out or use unlimited memory.
 
 use axum::{Router, body::Body};
 use http::Request;
@@ -17,7 +17,7 @@ use crate::{
     http::server::{ACCEPT_RETRY_DELAY, MAX_CONNECTIONS, MAX_HEAD_TIME, STOP_GRACE},
 };
 
-/// Serves until told to stop; then gives every connection a moment.
+/// Serves until shutdown is requested; then lets connections finish for a short time.
 pub(super) async fn serve(listener: TcpListener, app: Router, mut stopping: watch::Receiver<bool>) {
     let mut crowd = ConnectionSet::new(MAX_CONNECTIONS);
     loop {
@@ -26,7 +26,7 @@ pub(super) async fn serve(listener: TcpListener, app: Router, mut stopping: watc
             accepted = listener.accept(), if has_room => match accepted {
                 Ok((stream, _)) => crowd.spawn(|stays| connection(stream, stays, app.clone(), stopping.clone())),
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection to the control port");
+                    tracing::warn!(%error, "could not accept a connection to the control port");
                     crowd.evict_idle();
                     sleep(ACCEPT_RETRY_DELAY).await;
                 }
@@ -41,7 +41,7 @@ pub(super) async fn serve(listener: TcpListener, app: Router, mut stopping: watc
 
 async fn connection(stream: TcpStream, stays: ActiveFlag, app: Router, mut stopping: watch::Receiver<bool>) {
     if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "cannot switch off Nagle's algorithm");
+        tracing::debug!(%error, "could not switch off Nagle's algorithm");
     }
     let service = service_fn(|request: Request<Incoming>| {
         stays.set();
@@ -60,6 +60,6 @@ async fn connection(stream: TcpStream, stays: ActiveFlag, app: Router, mut stopp
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, "a connection to the control port ended early");
+        tracing::debug!(%error, "a connection to the control port ended with an error");
     }
 }

@@ -1,5 +1,5 @@
-//! The page for people: files that are in the binary, and the headers that keep whatever a journal
-//! holds from becoming more than text.
+//! The web page: its files, which are part of the binary, and headers that prevent content of the
+//! journal from being run as a script.
 
 use axum::{
     Router,
@@ -8,8 +8,7 @@ use axum::{
 };
 use http::{HeaderMap, HeaderValue, header};
 
-/// Nothing from elsewhere, nothing inline, no frame around it: what a hostile client sends is shown
-/// here.
+/// The page shows what hostile clients sent: nothing from other servers, nothing inline, no frames.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -17,7 +16,7 @@ const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// Path, type, text.
+/// Path, content type, text.
 const FILES: [(&str, &str, &str); 13] = [
     ("/", HTML, include_str!("../page/index.html")),
     ("/page/style.css", CSS, include_str!("../page/style.css")),
@@ -34,7 +33,8 @@ const FILES: [(&str, &str, &str); 13] = [
     ("/page/orders.js", SCRIPT, include_str!("../page/orders.js")),
 ];
 
-/// What serves the page. It is no control call, and not in their document: it only makes them.
+/// Serves the page. It only makes control calls, is not one itself, and is not in the OpenAPI
+/// document.
 pub(super) fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
     FILES.into_iter().fold(Router::new(), |router, (path, content_type, text)| {
         router.route(path, get(move || async move { file(content_type, text) }))
@@ -47,7 +47,7 @@ fn file(content_type: &'static str, text: &'static str) -> Response {
         (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
-        // Another version may listen here tomorrow.
+        // Another version may listen on this port later.
         (header::CACHE_CONTROL, "no-cache"),
     ];
     let headers: HeaderMap = headers.map(|(name, value)| (name, HeaderValue::from_static(value))).into_iter().collect();
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_file_of_the_page_is_served_and_names_only_what_is_served() {
+    fn every_file_of_the_page_is_served_and_imports_only_served_files() {
         let served: BTreeSet<&str> = FILES.iter().map(|(path, ..)| *path).collect();
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/page");
         for entry in std::fs::read_dir(folder).unwrap() {
@@ -75,20 +75,20 @@ mod tests {
         }
     }
 
-    /// Whether an attribute like `onclick=` stands in it.
-    fn listens(html: &str) -> bool {
+    /// Whether it has an attribute like `onclick=`.
+    fn has_inline_listener(html: &str) -> bool {
         html.split(" on")
             .skip(1)
             .any(|rest| rest.trim_start_matches(|letter: char| letter.is_ascii_lowercase()).starts_with('='))
     }
 
     #[test]
-    fn nothing_in_the_page_needs_what_its_policy_forbids() {
+    fn the_page_needs_nothing_that_its_policy_forbids() {
         for (path, content_type, text) in FILES {
             assert!(!text.contains("http://") && !text.contains("https://"), "{path} names another server");
             if content_type == HTML {
                 assert!(
-                    !text.contains(" style=") && !text.contains("<style") && !listens(text),
+                    !text.contains(" style=") && !text.contains("<style") && !has_inline_listener(text),
                     "{path} has something inline"
                 );
                 assert!(!text.contains("<script>"), "{path} has a script inline");

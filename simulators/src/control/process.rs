@@ -1,94 +1,159 @@
-//! Health, reset, clock, settings.
+//! The OpenAPI document, health, the certificate, reset, clock and settings.
 
 use std::time::Duration;
 
-use axum::{Json, extract::State, response::IntoResponse};
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
 use http::header;
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use super::{
-    extract::{Body, Of, Refused},
-    openapi,
+    extract::{ApiError, JsonBody, JsonOf, WorldParam},
+    openapi::{self, OperationDoc, Output},
 };
 use crate::{
     clock::{ClockError, ClockStatus},
     worlds::{Settings, Worlds},
 };
 
-pub(super) async fn openapi() -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/json")], openapi::bytes())
+/// The OpenAPI document.
+pub(super) struct Document(Bytes);
+
+/// A certificate in PEM.
+pub(super) struct Pem(String);
+
+pub(super) async fn openapi() -> Document {
+    Document(openapi::bytes())
 }
 
-/// What a client of the TLS ports has to trust; never a key.
-pub(super) async fn ca_pem(State(worlds): State<Worlds>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/x-pem-file")], worlds.ca_pem())
+/// The certificate that a client of the TLS ports has to trust; never a key.
+pub(super) async fn ca_pem(State(worlds): State<Worlds>) -> Pem {
+    Pem(worlds.ca_pem().to_owned())
 }
 
-pub(super) async fn health() -> Json<Value> {
-    Json(json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") }))
+impl IntoResponse for Document {
+    fn into_response(self) -> Response {
+        ([(header::CONTENT_TYPE, "application/json")], self.0).into_response()
+    }
 }
 
-#[derive(Default, Deserialize)]
+impl Output for Document {
+    fn describe(operation: &mut OperationDoc<'_>) {
+        operation.answers_with(200, "application/json", &json!({ "type": "object" }));
+    }
+}
+
+const PEM: &str = "application/x-pem-file";
+
+impl IntoResponse for Pem {
+    fn into_response(self) -> Response {
+        ([(header::CONTENT_TYPE, PEM)], self.0).into_response()
+    }
+}
+
+impl Output for Pem {
+    fn describe(operation: &mut OperationDoc<'_>) {
+        operation.answers_with(200, PEM, &json!({ "type": "string" }));
+    }
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(inline)]
+pub(super) struct Health {
+    #[schemars(extend("const" = "ok"))]
+    status: &'static str,
+    version: &'static str,
+}
+
+pub(super) async fn health() -> Json<Health> {
+    Json(Health { status: "ok", version: env!("CARGO_PKG_VERSION") })
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(inline)]
 pub(super) struct Reset {
-    to: Beginning,
+    to: ResetTo,
 }
 
-/// What a reset leads to.
-#[derive(Default, Deserialize)]
+/// The state that a reset leads to.
+#[derive(Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-enum Beginning {
+#[schemars(inline)]
+enum ResetTo {
+    /// The demo data.
     #[default]
     Demo,
+    /// What the world was created from: its seed, its snapshot or the world file.
     Start,
 }
 
-pub(super) async fn reset(Of(world): Of, State(worlds): State<Worlds>, Body(Reset { to }): Body<Reset>) -> Json<Value> {
-    // Accounts that were not there come back with it, and their usernames are the world's again.
-    worlds.with(&world, |world| match to {
-        Beginning::Demo => world.reset(),
-        Beginning::Start => world.reset_to_start(),
-    });
-    Json(json!({ "reset": true }))
+#[derive(Serialize, JsonSchema)]
+#[schemars(inline)]
+pub(super) struct ResetDone {
+    #[schemars(extend("const" = true))]
+    reset: bool,
 }
 
-pub(super) async fn clock(Of(world): Of) -> Json<ClockStatus> {
+pub(super) async fn reset(
+    WorldParam(world): WorldParam,
+    State(worlds): State<Worlds>,
+    JsonBody(Reset { to }): JsonBody<Reset>,
+) -> Json<ResetDone> {
+    // A reset can bring back accounts; `with` registers their usernames for this world again.
+    worlds.with(&world, |world| match to {
+        ResetTo::Demo => world.reset(),
+        ResetTo::Start => world.reset_to_start(),
+    });
+    Json(ResetDone { reset: true })
+}
+
+pub(super) async fn clock(WorldParam(world): WorldParam) -> Json<ClockStatus> {
     Json(world.lock().clock.read())
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(inline)]
 pub(super) struct Advance {
     seconds: u64,
 }
 
 pub(super) async fn advance(
-    Of(world): Of,
-    Body(Advance { seconds }): Body<Advance>,
-) -> Result<Json<ClockStatus>, Refused> {
-    world.lock().advance(Duration::from_secs(seconds)).map(Json).map_err(Refused::bad_request)
+    WorldParam(world): WorldParam,
+    JsonBody(Advance { seconds }): JsonBody<Advance>,
+) -> Result<Json<ClockStatus>, ApiError> {
+    world.lock().advance(Duration::from_secs(seconds)).map(Json).map_err(ApiError::bad_request)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(inline)]
 pub(super) struct SetClock {
+    /// The time to set; not before what the clock shows.
     #[serde(default, with = "time::serde::rfc3339::option")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     now: Option<OffsetDateTime>,
+    /// `false` pauses the clock; `true` lets it run on from what it shows.
     running: Option<bool>,
 }
 
-/// Sets the clock to a time, lets it stand still there, or lets it run on.
 pub(super) async fn set_clock(
-    Of(world): Of,
-    Body(SetClock { now, running }): Body<SetClock>,
-) -> Result<Json<ClockStatus>, Refused> {
+    WorldParam(world): WorldParam,
+    JsonBody(SetClock { now, running }): JsonBody<SetClock>,
+) -> Result<Json<ClockStatus>, ApiError> {
     let mut world = world.lock();
     if let Some(now) = now {
         world.clock.set(now).map_err(|error| match error {
-            ClockError::Backward => Refused::conflict(error),
-            ClockError::TooFar => Refused::bad_request(error),
+            ClockError::Backward => ApiError::conflict(error),
+            ClockError::TooFar => ApiError::bad_request(error),
         })?;
     }
     match running {
@@ -100,26 +165,29 @@ pub(super) async fn set_clock(
     Ok(Json(world.clock.read()))
 }
 
-pub(super) async fn settings(Of(world): Of) -> Json<Settings> {
+pub(super) async fn settings(WorldParam(world): WorldParam) -> Json<Settings> {
     Json(world.lock().settings.clone())
 }
 
-/// Changes the settings that are named, down to single fields, and shows them all.
-pub(super) async fn change_settings(Of(world): Of, Body(change): Body<Value>) -> Result<Json<Settings>, Refused> {
+/// Changes the fields in the body, and returns all settings.
+pub(super) async fn change_settings(
+    WorldParam(world): WorldParam,
+    JsonBody(change): JsonBody<JsonOf<Settings>>,
+) -> Result<Json<Settings>, ApiError> {
     let mut world = world.lock();
-    world.settings = changed(&world.settings, change)?;
+    world.settings = changed(&world.settings, change.value)?;
     Ok(Json(world.settings.clone()))
 }
 
-/// The settings with those changed that are named.
-pub(super) fn changed(settings: &Settings, change: Value) -> Result<Settings, Refused> {
+/// The settings with the fields of `change` replaced.
+pub(super) fn changed(settings: &Settings, change: Value) -> Result<Settings, ApiError> {
     if !change.is_object() {
-        return Err(Refused::bad_request("the body must be a JSON object"));
+        return Err(ApiError::bad_request("the body must be a JSON object"));
     }
-    let mut settings = serde_json::to_value(settings).map_err(Refused::bad_request)?;
+    let mut settings = serde_json::to_value(settings).map_err(ApiError::bad_request)?;
     merge(&mut settings, change);
     serde_json::from_value(settings)
-        .map_err(|error| Refused::bad_request(format!("the settings cannot be that: {error}")))
+        .map_err(|error| ApiError::bad_request(format!("the settings cannot be changed to that: {error}")))
 }
 
 fn merge(into: &mut Value, change: Value) {

@@ -1,4 +1,4 @@
-//! The document and the router are the same list.
+//! The OpenAPI document against the routes.
 
 use std::collections::BTreeSet;
 
@@ -18,36 +18,36 @@ fn operations(document: &Value) -> Vec<(String, String, Value)> {
     operations.collect()
 }
 
-/// Every value under a key, anywhere.
-fn all<'a>(value: &'a Value, key: &str, found: &mut Vec<&'a Value>) {
+/// Collects every value of a key, at any depth.
+fn find_all<'a>(value: &'a Value, key: &str, found: &mut Vec<&'a Value>) {
     match value {
         Value::Object(fields) => fields.iter().for_each(|(name, field)| {
             if name == key {
                 found.push(field);
             }
-            all(field, key, found);
+            find_all(field, key, found);
         }),
-        Value::Array(entries) => entries.iter().for_each(|entry| all(entry, key, found)),
+        Value::Array(entries) => entries.iter().for_each(|entry| find_all(entry, key, found)),
         _ => {}
     }
 }
 
 #[test]
-fn every_route_is_described_and_every_description_has_its_route() {
+fn every_route_is_documented_and_every_documented_call_has_a_route() {
     let document = document();
-    let described: BTreeSet<_> = operations(&document).into_iter().map(|(method, path, _)| (method, path)).collect();
+    let documented: BTreeSet<_> = operations(&document).into_iter().map(|(method, path, _)| (method, path)).collect();
     let served = routes().into_iter().flat_map(|route| {
-        let in_world = route.path.strip_prefix("/v1").filter(|_| route.about == About::World);
+        let in_world = route.path.strip_prefix("/v1").filter(|_| route.scope == RouteScope::World);
         let in_world = in_world.map(|call| format!("/v1/worlds/{{world}}{call}"));
         let paths = std::iter::once(route.path.to_owned()).chain(in_world);
         paths.map(move |path| (route.method.to_owned(), path))
     });
     let served: BTreeSet<_> = served.collect();
-    assert_eq!(described, served);
+    assert_eq!(documented, served);
 }
 
 #[test]
-fn every_description_is_whole() {
+fn every_operation_is_documented_completely() {
     let document = document();
     assert_eq!(document["openapi"], "3.1.0");
     let mut names = BTreeSet::new();
@@ -55,10 +55,10 @@ fn every_description_is_whole() {
         assert!(!operation["summary"].as_str().unwrap().is_empty(), "{method} {path}");
         assert!(names.insert(operation["operationId"].as_str().unwrap().to_owned()), "{method} {path}");
         let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
-        // What has to be a number may be none.
+        // A path parameter that must be a number can be invalid.
         let is_number = |parameter: &Value| parameter["in"] == "path" && parameter["schema"]["type"] == "integer";
-        let may_be_refused = !parameters.iter().any(is_number) || operation["responses"]["400"].is_object();
-        assert!(may_be_refused, "{method} {path}");
+        let documents_400 = !parameters.iter().any(is_number) || operation["responses"]["400"].is_object();
+        assert!(documents_400, "{method} {path}");
         let named: BTreeSet<_> = parameters
             .iter()
             .filter(|parameter| parameter["in"] == "path")
@@ -72,14 +72,37 @@ fn every_description_is_whole() {
 }
 
 #[test]
-fn every_reference_leads_somewhere_and_every_schema_is_used() {
+fn every_reference_has_its_schema_and_every_schema_is_used() {
     let document = document();
     let mut references = Vec::new();
-    all(&document, "$ref", &mut references);
+    find_all(&document, "$ref", &mut references);
     let used: BTreeSet<_> = references
         .iter()
         .map(|reference| reference.as_str().unwrap().strip_prefix("#/components/schemas/").unwrap().to_owned())
         .collect();
     let defined: BTreeSet<_> = document["components"]["schemas"].as_object().unwrap().keys().cloned().collect();
     assert_eq!(used, defined);
+}
+
+#[test]
+fn every_schema_has_its_own_name_and_no_internal_mark() {
+    let document = document();
+    for name in document["components"]["schemas"].as_object().unwrap().keys() {
+        // A second type of the same name would get a number.
+        assert!(!name.ends_with(|last: char| last.is_ascii_digit()), "{name}");
+    }
+    let mut marks = Vec::new();
+    find_all(&document, "x-optional", &mut marks);
+    assert!(marks.is_empty());
+}
+
+#[test]
+fn secrets_and_keys_of_the_path_are_optional_and_passwords_are_write_only() {
+    let schemas = &document()["components"]["schemas"];
+    let account = &schemas["SectigoAccount"];
+    assert_eq!(account["required"], Value::Null);
+    assert_eq!(account["properties"]["password"]["writeOnly"], true);
+    assert_eq!(schemas["NamecomOrder"]["required"], serde_json::json!(["items"]));
+    assert_eq!(schemas["Random"]["required"], serde_json::json!(["share"]));
+    assert_eq!(schemas["Claim"]["required"], serde_json::json!(["provider", "target"]));
 }

@@ -17,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 use time::OffsetDateTime;
@@ -39,7 +40,7 @@ pub const MAX_WAIT: Duration = Duration::from_secs(600);
 const DEFAULT_WAIT_SECONDS: u64 = 60;
 
 /// The coordinates of the requests that wait.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Gate {
     /// The provider.
@@ -52,21 +53,24 @@ pub struct Gate {
     pub target: Option<String>,
     /// The number of the request among those for its operation and target; any if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub attempt: Option<u64>,
     /// The point: `before_effect`, `after_effect` or `during_answer`.
     pub point: Point,
     /// The time in seconds (real time) after which a request continues without a release; 1 to 600,
     /// default 60.
     #[serde(default = "default_wait")]
+    #[schemars(range(min = 1, max = 600))]
     pub max_wait_seconds: u64,
 }
 
 /// The number of a gate, counted from 1 since the start or the last reset.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub struct GateId(pub u64);
 
 /// The current state of a gate.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct GateStatus {
     /// Its number.
     pub id: GateId,
@@ -81,7 +85,7 @@ pub struct GateStatus {
 }
 
 /// A request that waits.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct WaitingRequest {
     /// Its journal id.
     pub request: u64,
@@ -93,6 +97,7 @@ pub struct WaitingRequest {
     pub attempt: u64,
     /// When it began to wait, in the world's time.
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub since: OffsetDateTime,
 }
 

@@ -7,6 +7,7 @@
 
 use std::{collections::HashMap, sync::LazyLock};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
@@ -16,7 +17,8 @@ use crate::{
 };
 
 /// One magic target, as the control port lists it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(inline)]
 pub struct Magic {
     /// The provider.
     pub provider: Provider,

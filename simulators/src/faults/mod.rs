@@ -26,6 +26,7 @@ use std::{collections::BTreeMap, collections::HashMap, time::Duration};
 
 use bytes::Bytes;
 use http::StatusCode;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
@@ -56,7 +57,8 @@ pub const DRAWN: RuleId = RuleId(0);
 const MAX_COUNTED: usize = 100_000;
 
 /// A fault rule.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "Fault")]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
     /// The provider.
@@ -71,15 +73,18 @@ pub struct Rule {
     /// The number of the request among those for its operation and target, counted from 1 since the
     /// start or the last reset; any if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub attempt: Option<u64>,
     /// Only for the points [`Point::Connect`] and [`Point::BeforeRead`]: the number of the
     /// connection to this provider, counted from 1 since the start or the last reset; any if left
     /// out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub connection: Option<u64>,
     /// The number of the request on its connection, so that 2 is the first one on a reused
     /// connection; any if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub ordinal: Option<u64>,
     /// The point in the request's way.
     pub point: Point,
@@ -94,7 +99,7 @@ pub struct Rule {
 }
 
 /// A point in a request's way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Point {
     /// The connection has been accepted. Nothing has been read, and TLS has not begun.
@@ -116,7 +121,7 @@ pub enum Point {
 }
 
 /// The effect of a rule.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum FaultEffect {
     /// Closes the provider's ports while the rule is armed, so that the system refuses clients
@@ -129,6 +134,7 @@ pub enum FaultEffect {
     /// Delays this request in real time, then continues.
     Delay {
         /// The delay; at most ten minutes.
+        #[schemars(range(max = 600_000))]
         milliseconds: u64,
     },
     /// Sends nothing (more), and keeps the connection open until the client closes it.
@@ -149,19 +155,23 @@ pub enum FaultEffect {
     Corrupt {
         /// The number of bytes.
         #[serde(default = "one")]
+        #[schemars(range(min = 1))]
         bytes: usize,
     },
     /// Sends the body in slices, beginning at the point.
     Slicer {
         /// The size of a slice, in bytes.
         #[serde(default = "one")]
+        #[schemars(range(min = 1))]
         bytes: usize,
         /// The wait before each slice, in real time; at most a minute.
+        #[schemars(range(min = 1, max = 60_000))]
         every_milliseconds: u64,
     },
     /// Answers this instead. Before the effect, the request is never handled.
     Answer {
         /// The HTTP status, 200 to 599.
+        #[schemars(range(min = 200, max = 599))]
         status: u16,
         /// The body; empty if left out.
         #[serde(default)]
@@ -173,6 +183,7 @@ pub enum FaultEffect {
     /// Answers the provider's time-out, and handles the request later, in the world's time.
     CommitLate {
         /// How much later.
+        #[schemars(range(min = 1, max = 3_162_240_000u64))]
         seconds: u64,
     },
     /// name.com: stops a refund half-way. The domain of each requested registration is deleted,
@@ -184,6 +195,7 @@ pub enum FaultEffect {
     /// state when the rule was armed.
     Stale {
         /// How long.
+        #[schemars(range(min = 1, max = 3_162_240_000u64))]
         seconds: u64,
     },
     /// Gives a false answer. Before the effect, the request is never handled.
@@ -191,33 +203,37 @@ pub enum FaultEffect {
 }
 
 /// How often a rule fires.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Repeat {
     /// Once, then never again.
     #[default]
     Once,
     /// This many times.
-    Times(u64),
+    Times(#[schemars(range(min = 1))] u64),
     /// Every time, while it is armed.
     Standing,
     /// While it is armed, `down` times in a row, then not for `up` requests, and again.
     Flap {
         /// The number of requests it fires on.
         #[serde(default = "one_time")]
+        #[schemars(range(min = 1))]
         down: u64,
         /// The number of requests it then lets pass.
         #[serde(default = "one_time")]
+        #[schemars(range(min = 1))]
         up: u64,
     },
 }
 
 /// The number of an armed rule, counted from 1 since the start or the last reset.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub struct RuleId(pub u64);
 
 /// The current state of a rule.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "ArmedFault")]
 #[serde(deny_unknown_fields)]
 pub struct ArmedRule {
     /// Its number.

@@ -4,6 +4,7 @@
 //! The draw does not depend on the order of arrival, so that a run with a hundred clients meets the
 //! same faults again even if they interleave differently.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Coordinates, FaultEffect, Point, RuleError, checks};
@@ -16,15 +17,18 @@ use crate::{
 const MAX_EFFECTS: usize = 100;
 
 /// The random mode's settings.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Random {
     /// The seed. The same seed draws the same faults.
+    #[schemars(extend("x-optional" = true))]
     pub seed: u64,
     /// The share of requests that a fault happens to, from 0 to 1.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub share: f64,
     /// The faults to draw from, all equally likely.
     #[serde(default = "default_effects")]
+    #[schemars(length(min = 1, max = 100))]
     pub effects: Vec<RandomFault>,
     /// The provider; any if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -35,7 +39,8 @@ pub struct Random {
 }
 
 /// A fault that can be drawn.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(deny_unknown_fields)]
 pub struct RandomFault {
     /// The point.

@@ -1,45 +1,45 @@
-// The clock: what it shows, whether it runs, and the jump.
+// The clock: its time, pause and run, and jumps.
 
-import { act, inWorld, values } from "./control.js";
+import { run, inWorld, values } from "./control.js";
 import { fill, moment } from "./element.js";
 
-let page;
+let handlers;
 
-export function begin(with_) {
-  page = with_;
-  document.getElementById("clock-stand").addEventListener("click", () => turn(false));
-  document.getElementById("clock-run").addEventListener("click", () => turn(true));
+export function init(given) {
+  handlers = given;
+  document.getElementById("clock-pause").addEventListener("click", () => setRunning(false));
+  document.getElementById("clock-run").addEventListener("click", () => setRunning(true));
   document.getElementById("clock-jump").addEventListener("submit", (event) => {
     event.preventDefault();
     const { amount, unit } = values(event.target);
-    act(async () => {
+    run(async () => {
       const reading = await inWorld("POST", "clock/advance", {}, { seconds: Number(amount) * Number(unit) });
-      await page.look();
-      return `The clock has jumped to ${moment(reading.now, 0)}.`;
+      await handlers.refresh();
+      return `The clock jumped to ${moment(reading.now, 0)}.`;
     });
   });
 }
 
-export async function look() {
+export async function refresh() {
   show(await inWorld("GET", "clock"));
 }
 
-function turn(running) {
-  act(async () => {
+function setRunning(running) {
+  run(async () => {
     show(await inWorld("PUT", "clock", {}, { running }));
-    return running ? "The clock runs." : "The clock stands still.";
+    return running ? "The clock runs." : "The clock is paused.";
   });
 }
 
 function show(reading) {
-  document.getElementById("clock-now").textContent = `${moment(reading.now, 0)}${reading.running === false ? ", standing still" : ""}`;
-  const ahead = reading.offset_seconds ? `${span(reading.offset_seconds)} the system's` : "with the system's";
-  fill(document.getElementById("clock-reading"), `${moment(reading.now, 0)}, ${ahead}; it ${reading.running === false ? "stands still" : "runs"}.`);
-  document.getElementById("clock-stand").setAttribute("aria-pressed", String(reading.running === false));
+  document.getElementById("clock-now").textContent = `${moment(reading.now, 0)}${reading.running === false ? ", paused" : ""}`;
+  const ahead = reading.offset_seconds ? `${duration(reading.offset_seconds)} the system's clock` : "in step with the system's clock";
+  fill(document.getElementById("clock-reading"), `${moment(reading.now, 0)}, ${ahead}; ${reading.running === false ? "paused" : "running"}.`);
+  document.getElementById("clock-pause").setAttribute("aria-pressed", String(reading.running === false));
   document.getElementById("clock-run").setAttribute("aria-pressed", String(reading.running !== false));
 }
 
-function span(seconds) {
+function duration(seconds) {
   const units = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
   let left = Math.abs(Math.round(seconds));
   const parts = [];

@@ -1,6 +1,6 @@
-// The control port, called from the page: the same JSON calls that everybody makes.
+// Calls of the control port: the same JSON calls that every client makes.
 
-/** What the control port refused, in its own sentence. */
+/** A refusal by the control port, with its sentence. */
 export class Refusal extends Error {
   constructor(status, sentence) {
     super(sentence);
@@ -8,7 +8,7 @@ export class Refusal extends Error {
   }
 }
 
-/** Which world the page shows. */
+/** The world that the page shows. */
 export const chosen = { world: "demo" };
 
 /** A call about the process or about all worlds. */
@@ -24,7 +24,7 @@ export async function call(method, path, body) {
   try {
     answer = text === "" ? null : JSON.parse(text);
   } catch {
-    throw new Refusal(response.status, `${method} ${path} answered ${response.status} and no JSON`);
+    throw new Refusal(response.status, `${method} ${path} answered ${response.status} without JSON`);
   }
   if (!response.ok) throw new Refusal(response.status, answer?.error ?? `${method} ${path} answered ${response.status}`);
   return answer;
@@ -37,24 +37,24 @@ export function inWorld(method, name, query, body) {
   return call(method, `/v1/worlds/${encodeURIComponent(chosen.world)}/${name}${tail}`, body);
 }
 
-/** Says something to the person: what was done, or why it was not. */
-export function say(sentence, isRefusal = false) {
-  const place = document.getElementById("said");
+/** Shows what was done, or why it was not. */
+export function showMessage(sentence, isRefusal = false) {
+  const place = document.getElementById("message");
   place.textContent = sentence;
   place.classList.toggle("refused", isRefusal);
 }
 
-/** Does what a button or a form asks for, and says how it went. */
-export async function act(what, done) {
+/** Runs the action of a button or a form, and shows its result. */
+export async function run(action) {
   try {
-    const sentence = await what();
-    say(sentence ?? done ?? "");
+    const sentence = await action();
+    showMessage(sentence ?? "");
   } catch (error) {
-    say(error instanceof Refusal ? error.message : `That did not work: ${error.message}`, true);
+    showMessage(error instanceof Refusal ? error.message : `That did not work: ${error.message}`, true);
   }
 }
 
-/** The values of a form; what is empty is left out. */
+/** The values of a form without the empty ones. */
 export function values(form) {
   return Object.fromEntries([...new FormData(form)].filter(([, value]) => value !== ""));
 }

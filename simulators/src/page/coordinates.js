@@ -1,4 +1,4 @@
-// Where a rule or a gate can stand: providers, their calls, and the points in a request's way.
+// The coordinates of rules and gates: providers, their calls, and the points of a request.
 
 import { options } from "./element.js";
 
@@ -13,10 +13,10 @@ const CALLS = {
 export const POINTS = [
   ["before_effect", "before the effect"],
   ["after_effect", "after the effect, before the answer"],
-  ["during_answer", "in the middle of the answer"],
+  ["during_answer", "during the answer"],
 ];
 
-/** Fills the selects of a form for provider and call, and keeps the calls those of the provider. */
+/** Fills the selects for provider and call; the calls follow the chosen provider. */
 export function coordinates(form) {
   const calls = () =>
     options(form.elements.operation, [["", "any"], ...CALLS[form.elements.provider.value].map((name) => [name, name])]);

@@ -1,7 +1,10 @@
-// Elements from values. Text is only ever set as text: nothing that came over a wire is read as
+// Elements from values. Text is only ever set as text: nothing that a client sent is parsed as
 // HTML.
 
-/** Makes an element; `properties` are its attributes, functions are listeners, what is undefined, null or false is left out. */
+/**
+ * Creates an element. Functions among `properties` are listeners; undefined, null and false ones
+ * are left out.
+ */
 export function element(name, properties, ...children) {
   const made = document.createElement(name);
   for (const [key, value] of Object.entries(properties ?? {})) {
@@ -12,10 +15,13 @@ export function element(name, properties, ...children) {
   return made;
 }
 
-/** What each element was filled with last. */
+/** The last content of each element. */
 const filled = new WeakMap();
 
-/** Replaces what is in an element, if it should look different; where nothing changed, focus, selection and what was unfolded stay. */
+/**
+ * Replaces the content of an element if it differs; otherwise focus, selection and open details
+ * stay.
+ */
 export function fill(place, ...children) {
   const next = element(place.localName, {}, ...children);
   const text = next.innerHTML;
@@ -24,7 +30,7 @@ export function fill(place, ...children) {
   place.replaceChildren(...next.childNodes);
 }
 
-/** A table; a cell is a value, or an element. Headings that begin with `#` stand over numbers. */
+/** A table; a cell is a value, or an element. A heading that begins with `#` is for numbers. */
 export function table(headings, rows, rowProperties = () => ({})) {
   const isNumber = headings.map((heading) => heading.startsWith("#"));
   const head = headings.map((heading, at) =>
@@ -38,7 +44,7 @@ export function empty(sentence) {
   return element("p", { class: "empty" }, sentence);
 }
 
-/** The options of a select, from `[value, words]`. */
+/** The options of a select, from `[value, label]`. */
 export function options(select, pairs) {
   select.replaceChildren(...pairs.map(([value, words]) => element("option", { value }, words)));
 }
@@ -51,14 +57,14 @@ export function moment(rfc3339, digits = 3) {
   return `${parts[1]} ${parts[2]}${fraction} ${parts[4] === "Z" ? "UTC" : parts[4]}`;
 }
 
-/** `12.34 AUD`, from hundredths. Not divided: a float would round. */
+/** `12.34 AUD`, from hundredths, without a division, which could round. */
 export function money(minor, currency) {
   if (minor === null || minor === undefined) return "–";
   const digits = String(Math.abs(minor)).padStart(3, "0");
   return `${minor < 0 ? "-" : ""}${digits.slice(0, -2)}.${digits.slice(-2)} ${currency ?? ""}`.trim();
 }
 
-/** A value in one line. */
+/** A value as one line of text. */
 export function words(value) {
   if (value === null || value === undefined) return "–";
   if (typeof value === "string") return value;

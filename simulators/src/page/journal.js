@@ -1,64 +1,64 @@
-// The journal, live: what came over the wire, newest first. It reads on from the last entry that it
-// has, and reads again what was under way.
+// The journal, live: the requests, newest first. Each refresh fetches the entries after the last
+// one, and entries again that were still open.
 
-import { act, inWorld, values } from "./control.js";
+import { run, inWorld, values } from "./control.js";
 import { PROVIDERS } from "./coordinates.js";
 import { element, moment, options, words } from "./element.js";
 
-/** Rows that are shown; older ones are still behind the control call. */
-const SHOWN = 200;
+/** Maximum number of rows; the control call returns older ones too. */
+const MAX_ROWS = 200;
 
 const form = document.getElementById("journal-filter");
 const body = document.querySelector("#journal-table tbody");
 const pause = document.getElementById("journal-pause");
 
-/** By id: what is shown of it. */
+/** The rows by the id of their entry. */
 let rows = new Map();
-/** The last id that is shown; null before the first look. */
+/** The last id that is shown; null before the first refresh. */
 let last = null;
 let paused = false;
 
-export function begin({ look }) {
+export function init({ refresh: refreshPage }) {
   options(form.elements.provider, [["", "all"], ...PROVIDERS]);
-  const anew = () => {
-    forget();
-    act(look);
+  const startOver = () => {
+    clear();
+    run(refreshPage);
   };
   form.addEventListener("submit", (event) => event.preventDefault());
-  form.addEventListener("input", anew);
+  form.addEventListener("input", startOver);
   pause.addEventListener("click", () => {
     paused = !paused;
     pause.setAttribute("aria-pressed", String(paused));
-    if (!paused) look();
+    if (!paused) refreshPage();
   });
 }
 
-export function forget() {
+export function clear() {
   rows = new Map();
   last = null;
   body.replaceChildren();
 }
 
-export async function look(world) {
+export async function refresh(world) {
   if (paused) return;
-  const mine = rows;
+  const current = rows;
   const open = [...rows.values()].filter((row) => row.entry.ending === "open").map((row) => row.entry.id);
   const after = last === null ? undefined : Math.min(last, ...open.map((id) => id - 1));
-  const { entries, dropped } = await inWorld("GET", "journal", { ...values(form), after, limit: SHOWN });
-  // Another world or another filter was chosen while this was under way.
-  if (mine !== rows) return;
-  if (after !== undefined && entries.length === 0 && last > 0) await begunAnew(mine);
+  const { entries, dropped } = await inWorld("GET", "journal", { ...values(form), after, limit: MAX_ROWS });
+  // Another world or filter was chosen in the meantime.
+  if (current !== rows) return;
+  if (after !== undefined && entries.length === 0 && last > 0) await clearIfReset(current);
   for (const entry of entries) show(entry);
   last = Math.max(last ?? 0, ...entries.map((entry) => entry.id));
-  for (const id of [...rows.keys()].sort((a, b) => a - b).slice(0, -SHOWN)) remove(id);
+  for (const id of [...rows.keys()].sort((a, b) => a - b).slice(0, -MAX_ROWS)) remove(id);
   document.getElementById("journal-count").textContent =
-    `${rows.size} shown${dropped ? `, ${dropped} older ones dropped by the journal` : ""}`;
+    `${rows.size} shown${dropped ? `, ${dropped} older ones no longer kept` : ""}`;
 }
 
-/** After a reset by somebody else the ids begin at 1 again. */
-async function begunAnew(mine) {
+/** After a reset by another client the ids start at 1 again. */
+async function clearIfReset(current) {
   const { entries } = await inWorld("GET", "journal", { limit: 1 });
-  if (mine === rows && (entries[0]?.id ?? 0) < last && Object.keys(values(form)).length === 0) forget();
+  if (current === rows && (entries[0]?.id ?? 0) < last && Object.keys(values(form)).length === 0) clear();
 }
 
 function show(entry) {
@@ -106,16 +106,16 @@ function cells(entry) {
   ];
 }
 
-/** The provider's own name for it; where it has none, what was asked. */
+/** The provider's own name for the call, or else method and path. */
 function call({ provider, operation, method, path }) {
   return operation ? element("span", { class: "short" }, operation) : `${provider}: ${method} ${path}`;
 }
 
 function toggle(shown) {
   const button = shown.row.querySelector("button");
-  const opens = button.getAttribute("aria-expanded") === "false";
-  button.setAttribute("aria-expanded", String(opens));
-  if (!opens) {
+  const expands = button.getAttribute("aria-expanded") === "false";
+  button.setAttribute("aria-expanded", String(expands));
+  if (!expands) {
     shown.details.remove();
     return;
   }

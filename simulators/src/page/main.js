@@ -1,5 +1,5 @@
-// The page: which world is shown, and a look at it every second. Each part is a file of its own;
-// all of them use the control calls that everybody has.
+// The page: the chosen world, refreshed every second. Each part is one file; all of them use the
+// public control calls.
 
 import * as books from "./books.js";
 import * as clock from "./clock.js";
@@ -11,38 +11,38 @@ import * as rules from "./rules.js";
 import * as worlds from "./worlds.js";
 
 const PARTS = [worlds, clock, rules, gates, journal, books, orders];
-/** Between two looks, in milliseconds. */
-const PAUSE = 1000;
+/** Between two refreshes, in milliseconds. */
+const INTERVAL = 1000;
 
-let looking = null;
+let refreshing = null;
 let again = false;
 
-/** Looks at everything now, and once more if something was done meanwhile. */
-export function look() {
-  if (looking) {
+/** Refreshes everything now, and once more if this was called again in the meantime. */
+export function refresh() {
+  if (refreshing) {
     again = true;
-    return looking;
+    return refreshing;
   }
-  looking = lookOnce().finally(() => {
-    looking = null;
+  refreshing = refreshOnce().finally(() => {
+    refreshing = null;
     if (again) {
       again = false;
-      look();
+      refresh();
     }
   });
-  return looking;
+  return refreshing;
 }
 
-async function lookOnce() {
+async function refreshOnce() {
   const connection = document.getElementById("connection");
   const world = chosen.world;
   try {
-    await worlds.look();
-    await Promise.all(PARTS.slice(1).map((part) => part.look(world)));
+    await worlds.refresh();
+    await Promise.all(PARTS.slice(1).map((part) => part.refresh(world)));
     connection.textContent = "live";
     connection.classList.remove("lost");
   } catch (error) {
-    // Another world was chosen meanwhile, or this one was deleted: the next look tells.
+    // Another world was chosen, or this one was deleted: the next refresh shows it.
     if (world !== chosen.world) return;
     connection.textContent = error.status ? error.message : "no connection to the control port";
     connection.classList.add("lost");
@@ -51,15 +51,15 @@ async function lookOnce() {
 
 function choose(world) {
   chosen.world = world;
-  for (const part of PARTS) part.forget?.();
-  return look();
+  for (const part of PARTS) part.clear?.();
+  return refresh();
 }
 
-async function live() {
-  if (!document.hidden) await look();
-  setTimeout(live, PAUSE);
+async function poll() {
+  if (!document.hidden) await refresh();
+  setTimeout(poll, INTERVAL);
 }
 
-for (const part of PARTS) part.begin({ look, choose });
-document.addEventListener("visibilitychange", () => document.hidden || look());
-live();
+for (const part of PARTS) part.init({ refresh, choose });
+document.addEventListener("visibilitychange", () => document.hidden || refresh());
+poll();

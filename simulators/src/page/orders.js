@@ -1,11 +1,11 @@
-// Orders, accounts and refunds of the world, a page at a time.
+// Orders, accounts and refunds of the world, one page at a time.
 
-import { act, inWorld, values } from "./control.js";
+import { run, inWorld, values } from "./control.js";
 import { element, empty, fill, moment, money, options, table } from "./element.js";
 
-const SHOWN = 25;
+const PAGE_SIZE = 25;
 
-/** By the control call that lists it: words, headings, a row's cells, and the key that the next page begins behind. */
+/** By the control call: label, headings, cells of a row, and the key that the next page follows. */
 const KINDS = {
   "sectigo/orders": ["Sectigo: orders", ["Order", "Account", "Status", "#Price", "Bought", "Refunded"], (order) =>
     [order.order_number, order.account, order.validation?.orderStatus, money(order.price_minor, order.currency),
@@ -23,34 +23,34 @@ const KINDS = {
 const form = document.getElementById("order-filter");
 let lastKey = null;
 
-export function begin({ look }) {
+export function init({ refresh: refreshPage }) {
   options(form.elements.kind, Object.entries(KINDS).map(([path, [label]]) => [path, label]));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    act(look);
+    run(refreshPage);
   });
   form.elements.kind.addEventListener("change", () => {
     form.elements.after.value = "";
-    act(look);
+    run(refreshPage);
   });
   document.getElementById("order-more").addEventListener("click", () => {
     form.elements.after.value = lastKey ?? "";
-    act(look);
+    run(refreshPage);
   });
 }
 
-export function forget() {
+export function clear() {
   form.elements.after.value = "";
 }
 
-export async function look() {
+export async function refresh() {
   const { kind, after } = values(form);
   const [, headings, cells, key] = KINDS[kind];
   const place = document.getElementById("order-list");
-  // What is half typed is no key yet: the list stays as it is, and the form says why.
+  // A key that is not valid (yet): the list stays as it is, and the field says why.
   let listed;
   try {
-    listed = await inWorld("GET", kind, { after, limit: SHOWN });
+    listed = await inWorld("GET", kind, { after, limit: PAGE_SIZE });
     form.elements.after.setCustomValidity("");
   } catch (error) {
     if (error.status !== 400) throw error;

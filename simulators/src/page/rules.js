@@ -1,46 +1,46 @@
-// Rules: a form to arm one, the list with how often each fired, and a button to disarm.
+// Rules: a form to arm one, and a list that shows how often each fired and can disarm it.
 
-import { act, inWorld, values } from "./control.js";
+import { run, inWorld, values } from "./control.js";
 import { PROVIDERS, coordinates, POINTS } from "./coordinates.js";
 import { element, empty, fill, options, table, words } from "./element.js";
 
-/** What a rule can do: the words for it, and what it has to be told. A field is `[name, words, default]`, a list of choices in place of a number. */
+/** The effects: label and fields. A field is `[name, label, default]`; a list is a choice. */
 const EFFECTS = {
   reset_peer: ["reset the connection (RST)"],
   close: ["close the connection (FIN)"],
   never_answer: ["never answer"],
-  delay: ["wait, then go on", [["milliseconds", "Milliseconds", 1000]]],
-  answer: ["answer something else", [["status", "Status", 503], ["body", "Body", ""], ["content_type", "Content type", "text/plain"]]],
+  delay: ["wait, then continue", [["milliseconds", "Milliseconds", 1000]]],
+  answer: ["replace the answer", [["status", "Status", 503], ["body", "Body", ""], ["content_type", "Content type", "text/plain"]]],
   limit_data: ["cut the answer off", [["after_bytes", "After bytes", 10]]],
   corrupt: ["corrupt the answer", [["bytes", "Bytes", 1]]],
-  slicer: ["let the answer drip", [["bytes", "Bytes at a time", 1], ["every_milliseconds", "Every so many ms", 100]]],
-  commit_late: ["time out now, commit later", [["seconds", "Seconds later", 60]]],
+  slicer: ["send the answer in pieces", [["bytes", "Bytes per piece", 1], ["every_milliseconds", "Milliseconds before each", 100]]],
+  commit_late: ["answer a timeout, commit later", [["seconds", "Seconds later", 60]]],
   half_way: ["delete the domain, refund nothing"],
-  stale: ["lookups show the past", [["seconds", "For seconds", 60]]],
-  forged_answer: ["pretend, and do nothing", [["pretence", "Answer", ["success", "already_refunded", "replay", "initialized", "14143"]]]],
-  refuse: ["shut the port (ECONNREFUSED)"],
+  stale: ["lookups show an earlier state", [["seconds", "For seconds", 60]]],
+  forged_answer: ["give a false answer", [["forged", "Answer", ["success", "already_refunded", "replay", "initialized", "14143"]]]],
+  refuse: ["close the port (ECONNREFUSED)"],
   refuse_tls: ["refuse the TLS handshake"],
 };
 
 const REPEATS = {
   once: ["once"],
-  times: ["so many times", [["times", "Times", 2]]],
+  times: ["n times", [["times", "Times", 2]]],
   standing: ["as long as it is armed"],
   flap: ["flapping", [["down", "Down", 1], ["up", "Up", 1]]],
 };
 
 const RULE_POINTS = [
   ...POINTS,
-  ["before_read", "before anything is read"],
-  ["connect", "at the connection"],
+  ["before_read", "before the request is read"],
+  ["connect", "when the connection is accepted"],
 ];
 
 const form = document.getElementById("rule-new");
 const list = document.getElementById("rule-list");
-let page;
+let handlers;
 
-export function begin(with_) {
-  page = with_;
+export function init(given) {
+  handlers = given;
   coordinates(form);
   options(form.elements.point, RULE_POINTS);
   options(form.elements.effect, Object.entries(EFFECTS).map(([name, [label]]) => [name, label]));
@@ -50,26 +50,26 @@ export function begin(with_) {
   fields();
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    act(async () => {
+    run(async () => {
       const { id } = await inWorld("POST", "faults", {}, rule(values(form)));
-      await page.look();
+      await handlers.refresh();
       return `Rule ${id} is armed.`;
     });
   });
   list.addEventListener("click", (event) => {
     const id = event.target.dataset.rule;
-    if (id) act(async () => {
-      const gone = await inWorld("DELETE", `faults/${encodeURIComponent(id)}`);
-      await page.look();
+    if (id) run(async () => {
+      const disarmed = await inWorld("DELETE", `faults/${encodeURIComponent(id)}`);
+      await handlers.refresh();
       document.getElementById("rules-title").focus();
-      return `Rule ${id} is disarmed; it fired ${times(gone.fired)}.`;
+      return `Rule ${id} is disarmed; it fired ${times(disarmed.fired)}.`;
     });
   });
 }
 
-export async function look() {
+export async function refresh() {
   const { entries } = await inWorld("GET", "faults");
-  if (!entries.length) return fill(list, empty("No rule is armed: everything goes as at the real providers."));
+  if (!entries.length) return fill(list, empty("No rule is armed: the simulators answer like the real providers."));
   const rows = entries.map((armed) => [
     armed.id,
     where(armed.rule),
@@ -83,14 +83,14 @@ export async function look() {
 
 /** Shows the inputs that the chosen point, effect and repetition need. */
 function fields() {
-  // A port is shut at one point and in one way.
+  // A closed port has only one point and one repetition.
   if (form.elements.effect.value === "refuse") {
     form.elements.point.value = "connect";
     form.elements.repeat.value = "standing";
   }
   const chosen = { effect: form.elements.effect.value, repeat: form.elements.repeat.value, point: form.elements.point.value };
   const needed = [...(EFFECTS[chosen.effect][1] ?? [])];
-  if (chosen.point === "during_answer") needed.unshift(["point_bytes", "Behind bytes of the body", 0]);
+  if (chosen.point === "during_answer") needed.unshift(["point_bytes", "After bytes of the body", 0]);
   fill(document.getElementById("effect-fields"), needed.map(input));
   fill(document.getElementById("repeat-fields"), (REPEATS[chosen.repeat][1] ?? []).map(input));
 }
@@ -116,7 +116,7 @@ function rule(given) {
     slicer: () => pick(["bytes", "every_milliseconds"]),
     commit_late: () => pick(["seconds"]),
     stale: () => pick(["seconds"]),
-    forged_answer: () => given.pretence,
+    forged_answer: () => given.forged,
   };
   const repeats = { times: () => numbers.times, flap: () => pick(["down", "up"]) };
   const tagged = (name, makers) => (makers[name] ? { [name]: makers[name]() } : name);

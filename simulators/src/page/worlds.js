@@ -1,50 +1,50 @@
-// Worlds: the list, a new one, its credentials, its end.
+// Worlds: the list, creating, resetting and deleting them, and their credentials.
 
-import { act, call, chosen, inWorld, values } from "./control.js";
+import { run, call, chosen, inWorld, values } from "./control.js";
 import { element, fill, moment, table } from "./element.js";
 
 const list = document.getElementById("world-list");
 const select = document.getElementById("world");
-let page;
+let handlers;
 
-export function begin(with_) {
-  page = with_;
-  select.addEventListener("change", () => page.choose(select.value));
+export function init(given) {
+  handlers = given;
+  select.addEventListener("change", () => handlers.choose(select.value));
   document.getElementById("world-new").addEventListener("submit", (event) => {
     event.preventDefault();
     const form = event.target;
-    act(async () => {
+    run(async () => {
       const { own_ports, ...given } = values(form);
       const world = await call("POST", "/v1/worlds", { ...given, own_ports: own_ports !== undefined });
       form.reset();
-      await page.choose(world.id);
-      return `World ${world.id} is there, and shown now.`;
+      await handlers.choose(world.id);
+      return `World ${world.id} was created and is now shown.`;
     });
   });
   document.getElementById("world-reset").addEventListener("click", () =>
-    act(async () => {
+    run(async () => {
       const world = chosen.world;
       await inWorld("POST", "reset");
-      await page.choose(world);
-      return `World ${world} is as it was at its start.`;
+      await handlers.choose(world);
+      return `World ${world} was reset.`;
     }));
-  // One listener for all rows, so that rows can be made anew at any time.
+  // One listener for all rows, so that rows can be replaced at any time.
   list.addEventListener("click", (event) => {
     const { world, action } = event.target.dataset;
-    if (action === "show") page.choose(world);
+    if (action === "show") handlers.choose(world);
     if (action === "delete") remove(world);
   });
 }
 
-export async function look() {
+export async function refresh() {
   const { entries } = await call("GET", "/v1/worlds");
   if (!entries.some((world) => world.id === chosen.world)) {
-    page.choose("demo");
+    handlers.choose("demo");
   }
   fill(select, entries.map((world) =>
     element("option", { value: world.id }, world.name ? `${world.id}: ${world.name}` : world.id)));
   select.value = chosen.world;
-  fill(list, table(["World", "Name", "Made", ""], entries.map(row), (at) =>
+  fill(list, table(["World", "Name", "Created", ""], entries.map(row), (at) =>
     ({ class: entries[at].id === chosen.world && "chosen" })));
   const shown = entries.find((world) => world.id === chosen.world);
   fill(document.getElementById("credentials"), shown ? credentials(shown) : "");
@@ -59,12 +59,12 @@ function row(world) {
 }
 
 function remove(world) {
-  act(async () => {
+  run(async () => {
     await call("DELETE", `/v1/worlds/${encodeURIComponent(world)}`);
-    await (world === chosen.world ? page.choose("demo") : page.look());
-    // The button that had the focus is gone.
+    await (world === chosen.world ? handlers.choose("demo") : handlers.refresh());
+    // The button that had the focus was removed.
     document.getElementById("worlds-title").focus();
-    return `World ${world} is gone.`;
+    return `World ${world} was deleted.`;
   });
 }
 

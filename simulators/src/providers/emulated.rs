@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -12,6 +13,9 @@ use crate::{
     request::{Effect, Handled, Request, RequestInfo, Response},
     seeded_rng::SeededRng,
 };
+
+/// Finds the amount paid for a target, in hundredths.
+pub(crate) type AmountLookup<'a> = Box<dyn Fn(&str) -> Option<i64> + 'a>;
 
 /// One emulated provider.
 pub(crate) trait EmulatedProvider: Sized {
@@ -112,7 +116,7 @@ pub(crate) trait EmulatedProvider: Sized {
     fn replace_login(request: &mut Request, old: &Self::Login, new: &Self::Login);
 
     /// A lookup of what was paid for a target, in hundredths.
-    fn amounts_paid(state: &Self::State) -> Box<dyn Fn(&str) -> Option<i64> + '_>;
+    fn amounts_paid(state: &Self::State) -> AmountLookup<'_>;
 
     /// The target as the books name it. A caller may know it by another name.
     fn canonical_target(_state: &Self::State, target: &str) -> String {
@@ -153,7 +157,8 @@ pub(crate) trait EmulatedProvider: Sized {
 }
 
 /// A false answer that a client can be given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub enum ForgedAnswer {
     /// Any provider: the answer to a refund that was done.
     #[serde(rename = "success")]

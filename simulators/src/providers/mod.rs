@@ -13,13 +13,14 @@ pub(crate) mod setting_values;
 
 use std::borrow::Cow;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 pub use self::emulated::ForgedAnswer;
 use self::{
     debitsuccess::Debitsuccess,
-    emulated::{DryRun, EmulatedProvider, KeyInProgress, MagicTarget, RecordedAnswer},
+    emulated::{AmountLookup, DryRun, EmulatedProvider, KeyInProgress, MagicTarget, RecordedAnswer},
     namecom::Namecom,
     sectigo::Sectigo,
 };
@@ -42,7 +43,7 @@ pub struct ProviderStates {
 }
 
 /// The choices that the providers' documentation leaves open.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// Sectigo's settings.
@@ -54,7 +55,7 @@ pub struct Settings {
 }
 
 /// What a client of one world logs in with, at each provider.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Credentials {
     /// For Sectigo.
@@ -350,7 +351,7 @@ impl ProviderStates {
     }
 
     /// A lookup of what was paid for a target, in hundredths.
-    pub(crate) fn amounts_paid(&self, provider: Provider) -> Box<dyn Fn(&str) -> Option<i64> + '_> {
+    pub(crate) fn amounts_paid(&self, provider: Provider) -> AmountLookup<'_> {
         dispatch!(provider, P => P::amounts_paid(P::state(self)))
     }
 

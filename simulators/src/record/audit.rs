@@ -11,7 +11,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use crate::{
@@ -25,7 +27,8 @@ use crate::{
 pub const MAX_CLAIMS: usize = 100_000;
 
 /// One refund as a caller sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = claim_schema)]
 #[serde(deny_unknown_fields)]
 pub struct Claim {
     /// The provider.
@@ -33,6 +36,7 @@ pub struct Claim {
     /// A Sectigo order number, a name.com *item* id, a Debitsuccess account reference (its own or
     /// the external one).
     #[serde(deserialize_with = "text_or_number")]
+    #[schemars(extend("type" = ["string", "integer"]))]
     pub target: String,
     /// The key or identifier of the request, if any.
     #[serde(default)]
@@ -42,6 +46,7 @@ pub struct Claim {
     pub amount_minor: Option<i64>,
     /// The state that the caller believes it is in.
     #[serde(alias = "outcome", deserialize_with = "in_any_case")]
+    #[schemars(with = "String")]
     pub state: ClaimedState,
 }
 
@@ -64,12 +69,13 @@ pub enum ClaimedState {
 }
 
 /// The result of an audit.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Audit {
     /// `clean` if there is no violation.
     pub verdict: Verdict,
     /// The time of the audit, in the world's time.
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub time: OffsetDateTime,
     /// The violations.
     pub violations: Vec<Violation>,
@@ -89,7 +95,8 @@ pub struct Audit {
 }
 
 /// The overall result.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs, reason = "each says what it is")]
 pub enum Verdict {
@@ -98,7 +105,7 @@ pub enum Verdict {
 }
 
 /// One finding.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Violation {
     /// The kind of violation.
     pub kind: Kind,
@@ -123,7 +130,8 @@ pub struct Violation {
 }
 
 /// The kinds of violations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// Several refunds of something that can be refunded once: an order, an item.
@@ -147,7 +155,8 @@ pub enum Kind {
 }
 
 /// The refunds of one account.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(inline)]
 pub struct Total {
     /// The provider.
     pub provider: Provider,
@@ -166,7 +175,8 @@ pub struct Total {
 }
 
 /// A claim that the caller is in doubt about.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(inline)]
 pub struct InDoubt {
     /// The index of the claim, counted from 0.
     pub claim: usize,
@@ -452,7 +462,7 @@ fn totals(refunds: &[Refund<'_>]) -> Vec<Total> {
     totals.into_values().collect()
 }
 
-/// A violation by effects of one provider, of which there is at least one.
+/// A violation by effects of one provider: one effect or more.
 fn violation(kind: Kind, sentence: String, entries: &[&BookEntry]) -> Violation {
     let effect = entries.first().map(|entry| &entry.effect);
     let amounts = entries.iter().filter_map(|entry| entry.effect.amount_minor);
@@ -484,6 +494,20 @@ fn unfounded(kind: Kind, sentence: String, claim: &Claim) -> Violation {
         journal: Vec::new(),
         claim: None,
     }
+}
+
+/// A claim names its state by one of two names, in any case, and knows more words than are written.
+fn claim_schema(schema: &mut Schema) {
+    if let Some(required) = schema.get_mut("required").and_then(Value::as_array_mut) {
+        required.retain(|name| name != "state");
+    }
+    schema.insert("oneOf".to_owned(), json!([{ "required": ["state"] }, { "required": ["outcome"] }]));
+    let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) else { return };
+    let words = "`succeeded`, `submitted`, `failed` or `unknown`, in any case. Accepted as well: success, refunded, \
+                 completed, approved; initialized, accepted, awaiting review; failure, refused, rejected, cancelled, \
+                 canceled; in_doubt, doubt, pending, dispatching, timeout.";
+    properties.insert("state".to_owned(), json!({ "type": "string", "description": words }));
+    properties.insert("outcome".to_owned(), json!({ "type": "string", "description": "Another name for `state`." }));
 }
 
 /// Some callers write states in capitals.

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -18,12 +19,13 @@ pub const MAX_BYTES: usize = 4 * 1024 * 1024;
 const ENTRY_OVERHEAD: usize = 32;
 
 /// One effect.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct BookEntry {
     /// Counted from 1 since the start or the last reset.
     pub id: u64,
     /// When it happened, in the world's time.
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub time: OffsetDateTime,
     /// The provider.
     pub provider: Provider,
@@ -38,7 +40,8 @@ pub struct BookEntry {
 }
 
 /// The position of a request among others, as the journal counts it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(deny_unknown_fields)]
 pub struct Attempt {
     /// Its number among the requests for its operation and target, counted from 1.

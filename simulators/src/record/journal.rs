@@ -11,6 +11,7 @@ use std::{
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use time::{Duration, OffsetDateTime};
@@ -43,13 +44,14 @@ pub const MAX_PARAMETERS: usize = 64;
 const ENTRY_OVERHEAD: usize = 48;
 
 /// One request and its end.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JournalEntry {
     /// Counted from 1 since the start or the last reset.
     pub id: u64,
     /// When the request had been read, in the world's time.
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub time: OffsetDateTime,
     /// The provider whose port it came to.
     pub provider: Provider,
@@ -72,6 +74,7 @@ pub struct JournalEntry {
     /// The body as sent, at most [`MAX_BODY_BYTES`] bytes, with secrets masked; none if it is empty
     /// or no UTF-8.
     #[serde(default)]
+    #[schemars(description = "The body as sent, cut at 8 KiB, secrets masked; null where it is empty or not UTF-8.")]
     pub body: Option<String>,
     /// The body in Base64, cut likewise, if it is no UTF-8.
     #[serde(default)]
@@ -91,16 +94,23 @@ pub struct JournalEntry {
     /// reset: the `attempt` of a fault rule.
     pub attempt: u64,
     /// The parsed parameters as JSON, in order, with secrets masked and long texts cut.
+    #[schemars(with = "serde_json::Value")]
     pub parameters: Box<RawValue>,
     /// Whether a successful call of this kind moves money.
     pub moves_money: bool,
     /// Whether no refund client should ever make this call.
     pub destructive: bool,
-    /// The earlier request of which this one looks like a hidden re-send by an HTTP library: a
+    /// The earlier request that this one looks like a hidden re-send of, by an HTTP library: a
     /// refund with the same method, path, query and body on another connection. Without a key or
     /// identifier, always; with one, only if the earlier request got no answer and this one came
     /// within [`RESENT_WITHIN`].
     #[serde(default)]
+    #[schemars(
+        description = "The earlier request that this one looks like a hidden re-send of, by an HTTP library: a \
+                       refund with the same method, path, query and body on another connection. Without a key or \
+                       identifier, always; with one, only if the earlier request got no answer and this one came \
+                       within a second."
+    )]
     pub suspected_resend_of: Option<u64>,
     /// The fault rules that fired on it, in order.
     pub rules: Vec<RuleId>,
@@ -110,9 +120,13 @@ pub struct JournalEntry {
     pub status: Option<u16>,
     /// The answer's body, at most [`MAX_ANSWER_BYTES`] bytes, with secrets masked; none if it is no
     /// UTF-8.
+    #[schemars(
+        description = "The body of the answer as text, cut at 8 KiB, secrets masked; null where it is not UTF-8."
+    )]
     pub answer: Option<String>,
     /// The answer's body in Base64, cut likewise, if it is no UTF-8.
     #[serde(default)]
+    #[schemars(description = "The body of the answer in Base64, cut at 8 KiB, where it is not UTF-8.")]
     pub answer_base64: Option<String>,
     /// The length of the answer's whole body, in bytes.
     pub answer_bytes: usize,
@@ -121,7 +135,8 @@ pub struct JournalEntry {
 }
 
 /// How a request ended for the client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum Ending {
     /// Not ended: the request is being handled, waits in a delay or at a gate, or its answer is
@@ -287,7 +302,7 @@ impl Journal {
         id
     }
 
-    /// Opens an entry for a connection of which nothing was read: it has neither method nor path,
+    /// Opens an entry for a connection on which nothing was read: it has neither method nor path,
     /// and no call.
     pub fn open_unread(&mut self, time: OffsetDateTime, provider: Provider, arrival: Arrival, tls: bool) -> u64 {
         let header = RequestHeader::unread(time, provider, arrival, tls);

@@ -25,6 +25,7 @@ use std::{
     },
 };
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use time::OffsetDateTime;
@@ -73,7 +74,8 @@ pub struct NewWorld {
 }
 
 /// The description of a world.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[schemars(rename = "World")]
 pub struct WorldInfo {
     /// Its id, for paths.
     pub id: String,
@@ -81,6 +83,7 @@ pub struct WorldInfo {
     pub name: Option<String>,
     /// When it was created, in the system's time.
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub created: OffsetDateTime,
     /// The logins of clients, which are valid in this world only.
     pub credentials: Credentials,

@@ -7,6 +7,7 @@
 
 use std::{fmt, sync::Arc};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
@@ -27,17 +28,21 @@ const VERSION: u32 = 1;
 
 /// A whole world in JSON. It contains credentials and requests with their secrets: its `Debug`
 /// shows none of them.
-#[derive(Clone, Serialize)]
+#[derive(Clone, Serialize, JsonSchema)]
 #[serde(transparent)]
+#[schemars(description = "A whole world in JSON. It contains credentials.")]
 pub struct Snapshot(SnapshotV1);
 
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(deny_unknown_fields)]
 struct SnapshotV1 {
     /// The format: 1.
+    #[schemars(extend("const" = 1))]
     version: u32,
     /// When it was taken, in the system's time.
     #[serde(default, with = "time::serde::rfc3339::option")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     taken: Option<OffsetDateTime>,
     /// For information only.
     #[serde(default)]
@@ -46,19 +51,27 @@ struct SnapshotV1 {
     clock: Clock,
     settings: Settings,
     first_settings: Settings,
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     providers: ProviderStates,
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     books: Books,
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     journal: Journal,
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     faults: Faults,
     #[serde(default)]
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     gates: Gates,
     #[serde(default)]
+    #[schemars(with = "serde_json::Map<String, serde_json::Value>")]
     stale_reads: StaleReads,
+    #[schemars(with = "Vec<serde_json::Map<String, serde_json::Value>>")]
     due: Vec<Due>,
 }
 
 /// What a snapshot does not contain.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(default, deny_unknown_fields)]
 struct Omitted {
     /// The number of requests that waited at a gate.

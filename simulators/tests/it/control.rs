@@ -1,4 +1,4 @@
-//! The control port over its socket: every call, and every way to refuse.
+//! The control port over its socket: every call, and refusals.
 
 use std::collections::BTreeSet;
 
@@ -9,11 +9,11 @@ use simulators::Provider;
 
 use crate::{
     schema,
-    support::{Bench, PROVIDERS},
+    support::{PROVIDERS, TestBench, matches_template},
 };
 
-/// Every control call once, in an order in which each finds what it needs: method, path as the
-/// document has it, what stands in its braces, body, status.
+/// Every control call once, in an order in which each finds what it needs: method, path template,
+/// values of its variables, body, status.
 const CALLS: &[(&str, &str, &[&str], &str, u16)] = &[
     ("get", "/openapi.json", &[], "", 200),
     ("get", "/v1/health", &[], "", 200),
@@ -108,15 +108,15 @@ fn method(word: &str) -> Method {
     word.to_ascii_uppercase().parse().unwrap()
 }
 
-fn filled(template: &str, values: &[&str]) -> String {
+fn fill_template(template: &str, values: &[&str]) -> String {
     let mut values = values.iter();
     let parts = template.split('/').map(|part| if part.starts_with('{') { *values.next().unwrap() } else { part });
     parts.collect::<Vec<_>>().join("/")
 }
 
 #[tokio::test]
-async fn every_call_of_the_document_does_what_it_says() {
-    let bench = Bench::start().await;
+async fn every_documented_call_is_answered_as_documented() {
+    let bench = TestBench::start().await;
     for provider in PROVIDERS {
         bench.refund(provider).await.unwrap();
     }
@@ -125,12 +125,12 @@ async fn every_call_of_the_document_does_what_it_says() {
     for (path, methods) in document["paths"].as_object().unwrap() {
         described.extend(methods.as_object().unwrap().keys().map(|method| (method.clone(), path.clone())));
     }
-    // Calls about a world stand in it twice: for the demo world, and for any.
+    // Calls about a world are documented twice: for the demo world and for any world.
     let is_twice = |(method, path): &(String, String)| {
         let short = path.replacen("/v1/worlds/{world}/", "/v1/", 1);
         short != *path && described.contains(&(method.clone(), short))
     };
-    // One call answers no JSON; it has a test of its own.
+    // One call does not answer JSON; another test covers it.
     let is_json = |(_, path): &&(String, String)| path != "/v1/ca.pem";
     let once: BTreeSet<_> = described.iter().filter(|call| !is_twice(call)).filter(is_json).cloned().collect();
     let called: BTreeSet<_> = CALLS.iter().map(|call| (call.0.to_owned(), call.1.to_owned())).collect();
@@ -153,11 +153,11 @@ async fn every_call_of_the_document_does_what_it_says() {
 }
 
 async fn call(
-    bench: &Bench,
+    bench: &TestBench,
     document: &Value,
     (word, template, values, body, expected): (&str, &str, &[&str], &str, u16),
 ) {
-    let path = filled(template, values);
+    let path = fill_template(template, values);
     let snapshot =
         if body == "snapshot" { bench.control(Method::GET, &path, "").await.1.to_string() } else { String::new() };
     let body = if body == "snapshot" { &snapshot } else { body };
@@ -167,15 +167,15 @@ async fn call(
     let request = &document["paths"][template][word]["requestBody"]["content"]["application/json"]["schema"];
     match serde_json::from_str::<Value>(body) {
         Ok(body) => schema::check(document, request, &body)
-            .unwrap_or_else(|wrong| panic!("{word} {template} takes a body that is not described: body{wrong}")),
+            .unwrap_or_else(|wrong| panic!("{word} {template} accepts a body that is not documented: body{wrong}")),
         Err(_) => assert!(body.is_empty()),
     }
 }
 
-/// That an answer, whatever it is, is one that the document has.
+/// Asserts that the document describes this answer.
 fn assert_described(document: &Value, word: &str, template: &str, status: u16, answer: &Value) {
     let response = &document["paths"][template][word]["responses"][status.to_string()];
-    assert!(response.is_object(), "{word} {template}: {status} is not described");
+    assert!(response.is_object(), "{word} {template}: {status} is not documented");
     let schema = &response["content"]["application/json"]["schema"];
     if let Err(wrong) = schema::check(document, schema, answer) {
         panic!("{word} {template}: {status}: answer{wrong}");
@@ -258,7 +258,7 @@ fn assert_described(document: &Value, word: &str, template: &str, status: u16, a
 )]
 #[case("put", "/v1/sectigo/orders/7", r#"{"colour":"red"}"#, 400, "unknown field `colour`")]
 #[case("put", "/v1/sectigo/orders/7", r#"{"validation":{"csrStatus":{"titel":""}}}"#, 400, "unknown field `titel`")]
-#[case("put", "/v1/sectigo/orders/7", r#"{"account":"nobody"}"#, 400, "there is no Sectigo account `nobody`")]
+#[case("put", "/v1/sectigo/orders/7", r#"{"account":"missing"}"#, 400, "there is no Sectigo account `missing`")]
 #[case("get", "/v1/sectigo/orders/7", "", 404, "there is no order 7")]
 #[case("put", "/v1/sectigo/accounts/me", "{}", 400, "missing field `password`")]
 #[case("put", "/v1/namecom/orders/7", r#"{"items":[]}"#, 400, "order 7 has no items")]
@@ -269,44 +269,40 @@ fn assert_described(document: &Value, word: &str, template: &str, status: u16, a
 #[case("post", "/v1/debitsuccess/refunds/7/status", r#"{"status":"Completed"}"#, 404, "there is no refund")]
 #[case("post", "/v1/debitsuccess/refunds/7/status", r#"{"status":"Done"}"#, 400, "unknown variant `Done`")]
 #[tokio::test]
-async fn a_wrong_call_is_refused_in_a_sentence(
+async fn a_wrong_call_is_refused_with_one_sentence(
     #[case] word: &str,
     #[case] path: &str,
     #[case] body: &str,
     #[case] status: u16,
     #[case] sentence: &str,
 ) {
-    let bench = Bench::start().await;
+    let bench = TestBench::start().await;
     let (answered, refusal) = bench.control(method(word), path, body).await;
     assert_eq!(answered, status, "{refusal}");
-    let said = refusal["error"].as_str().unwrap();
-    assert!(said.contains(sentence), "{said}");
-    assert!(!said.contains('\n'));
-    // What there is no call for is in no document.
+    let message = refusal["error"].as_str().unwrap();
+    assert!(message.contains(sentence), "{message}");
+    assert!(!message.contains('\n'));
+    // Only existing calls are documented.
     let (_, document) = bench.control(Method::GET, "/openapi.json", "").await;
     let path = path.split('?').next().unwrap();
     let paths = document["paths"].as_object().unwrap();
-    let template =
-        paths.keys().filter(|template| paths[*template][word].is_object()).find(|template| fits(path, template));
-    assert_eq!(template.is_none(), said.starts_with("there is no control call") || status == 405);
+    let template = paths
+        .keys()
+        .filter(|template| paths[*template][word].is_object())
+        .find(|template| matches_template(path, template));
+    assert_eq!(template.is_none(), message.starts_with("there is no control call") || status == 405);
     if let Some(template) = template {
         assert_described(&document, word, template, status, &refusal);
     }
 }
 
-fn fits(path: &str, template: &str) -> bool {
-    let (path, template): (Vec<_>, Vec<_>) = (path.split('/').collect(), template.split('/').collect());
-    path.len() == template.len()
-        && path.iter().zip(template).all(|(part, wanted)| wanted.starts_with('{') || *part == wanted)
-}
-
 #[tokio::test]
-async fn what_was_put_is_what_the_provider_then_knows() {
-    let bench = Bench::start().await;
+async fn the_provider_uses_the_order_that_was_put() {
+    let bench = TestBench::start().await;
     let put = json!({ "price_minor": 12_345, "currency": "EUR", "validation": { "orderStatus": "Awaiting Payment" } });
     let (_, stored) = bench.control(Method::PUT, "/v1/sectigo/orders/1000007", &put.to_string()).await;
     assert_eq!(stored["validation"], json!({ "orderStatus": "Awaiting Payment" }));
-    // What was read can be put back as it is.
+    // An order that was read can be put back unchanged.
     let (status, _) = bench.control(Method::PUT, "/v1/sectigo/orders/1000007", &stored.to_string()).await;
     assert_eq!(status, 200);
     bench.refund(Provider::Sectigo).await.unwrap();
@@ -317,7 +313,7 @@ async fn what_was_put_is_what_the_provider_then_knows() {
 
 #[tokio::test]
 async fn books_and_journal_are_filtered_and_paged() {
-    let bench = Bench::start().await;
+    let bench = TestBench::start().await;
     for provider in [Provider::Sectigo, Provider::Sectigo, Provider::Debitsuccess, Provider::Sectigo] {
         bench.refund(provider).await.unwrap();
     }
@@ -343,8 +339,8 @@ async fn books_and_journal_are_filtered_and_paged() {
 }
 
 #[tokio::test]
-async fn a_reset_brings_everything_back() {
-    let bench = Bench::start().await;
+async fn a_reset_restores_data_settings_and_clock() {
+    let bench = TestBench::start().await;
     for provider in PROVIDERS {
         bench.refund(provider).await.unwrap();
     }
@@ -366,8 +362,8 @@ async fn a_reset_brings_everything_back() {
 }
 
 #[tokio::test]
-async fn the_clock_moves_refund_periods_and_settlement() {
-    let bench = Bench::start().await;
+async fn moving_the_clock_ends_refund_periods_and_settles_refunds() {
+    let bench = TestBench::start().await;
     bench.control(Method::PATCH, "/v1/settings", r#"{"debitsuccess":{"completed_after_seconds":3600}}"#).await;
     bench.refund(Provider::Debitsuccess).await.unwrap();
     let status = async || bench.control(Method::GET, "/v1/debitsuccess/refunds/recoup-7", "").await.1["status"].clone();
@@ -379,8 +375,8 @@ async fn the_clock_moves_refund_periods_and_settlement() {
 }
 
 #[tokio::test]
-async fn a_refund_that_waits_is_settled_by_hand_and_then_stands_in_the_books() {
-    let bench = Bench::start().await;
+async fn a_pending_refund_is_in_the_books_once_it_is_settled() {
+    let bench = TestBench::start().await;
     let item = "/v1/namecom/orders/200007/items/3200007";
     let (_, mut known) = bench.control(Method::GET, item, "").await;
     known["refund_outcome"] = json!("initialized");
@@ -393,22 +389,23 @@ async fn a_refund_that_waits_is_settled_by_hand_and_then_stands_in_the_books() {
     assert_eq!((&books["entries"][0]["target"], &books["entries"][0]["journal_id"]), (&json!("3200007"), &Value::Null));
 }
 
-/// A page in a browser on this machine, or a name that leads here from elsewhere, arms nothing.
+/// A web page in a browser on this machine, or another name that resolves to it, can change
+/// nothing.
 #[rstest]
 #[case::another_host("host", "evil.example", 403)]
 #[case::another_origin("origin", "http://evil.example", 403)]
-#[case::an_origin_of_no_server("origin", "null", 403)]
+#[case::a_null_origin("origin", "null", 403)]
 #[case::a_configured_host("host", "sim.example:7100", 200)]
 #[case::loopback("host", "localhost", 200)]
 #[tokio::test]
-async fn who_may_not_call_is_refused_by_every_method_on_every_path(
+async fn foreign_hosts_and_origins_are_refused_for_every_method_and_path(
     #[case] name: &str,
     #[case] value: &str,
     #[case] status: u16,
 ) {
     let config =
         simulators::Config { control_hosts: vec!["sim.example".to_owned()], ..simulators::Config::free_ports() };
-    let bench = Bench::start_as(config).await;
+    let bench = TestBench::start_as(config).await;
     let send = async |method: &str, path: &str, body: &'static str| {
         let url = format!("http://{}{path}", bench.simulators.control_addr());
         let request = bench.client.request(method.parse().unwrap(), url).header(name, value).body(body);
@@ -417,8 +414,8 @@ async fn who_may_not_call_is_refused_by_every_method_on_every_path(
     let rule = r#"{"provider":"sectigo","point":"after_effect","effect":"close"}"#;
     let armed = send("POST", "/v1/faults", rule).await;
     assert_eq!(armed.status().as_u16(), if status == 200 { 201 } else { status });
-    let ask = async |path: &str| bench.control(Method::GET, path, "").await.1["entries"].as_array().unwrap().len();
-    assert_eq!(ask("/v1/faults").await, usize::from(status == 200));
+    let count = async |path: &str| bench.control(Method::GET, path, "").await.1["entries"].as_array().unwrap().len();
+    assert_eq!(count("/v1/faults").await, usize::from(status == 200));
     for (method, path) in [
         ("GET", "/"),
         ("GET", "/page/main.js"),

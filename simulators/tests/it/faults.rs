@@ -1,4 +1,4 @@
-//! A lost request and a lost answer are two things: the books tell them apart at every provider.
+//! Fault rules: the books show the difference between a lost request and a lost answer.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use simulators::{Ending, NewWorld, Point, Provider, faults::DRAWN};
 use tokio::task::JoinSet;
 
-use crate::support::{Account, Bench, PROVIDERS, client, word};
+use crate::support::{Account, PROVIDERS, TestBench, client, demo_target, word};
 
 const SERVICE_UNAVAILABLE: u16 = 503;
 
@@ -24,8 +24,11 @@ fn once_at(provider: Provider, point: Point, effect: Value) -> Value {
 #[case::delay_before(Point::BeforeEffect, json!({"delay": {"milliseconds": 30}}))]
 #[case::delay_after(Point::AfterEffect, json!({"delay": {"milliseconds": 30}}))]
 #[tokio::test]
-async fn every_effect_at_every_point_of_every_provider(#[case] point: Point, #[case] effect: Value) {
-    let bench = Bench::start().await;
+async fn closes_answers_and_delays_before_and_after_the_effect_at_every_provider(
+    #[case] point: Point,
+    #[case] effect: Value,
+) {
+    let bench = TestBench::start().await;
     for provider in PROVIDERS {
         bench.arm(once_at(provider, point, effect.clone()));
         let answer = bench.refund(provider).await;
@@ -51,7 +54,7 @@ async fn every_effect_at_every_point_of_every_provider(#[case] point: Point, #[c
             assert_eq!((entry.status, entry.answer.as_deref()), (Some(SERVICE_UNAVAILABLE), Some("later")));
         }
 
-        // The rule is spent: the second request meets the provider as the first one left it.
+        // The rule fires only once: the second request sees the state that the first one left.
         let (_, second) = bench.refund(provider).await.unwrap();
         let refused = match provider {
             Provider::Sectigo => second.contains("already been refunded"),
@@ -65,14 +68,14 @@ async fn every_effect_at_every_point_of_every_provider(#[case] point: Point, #[c
 }
 
 #[tokio::test]
-async fn a_client_that_goes_away_has_asked_all_the_same() {
-    let bench = Bench::start().await;
+async fn a_request_has_its_effect_even_if_the_client_disconnects() {
+    let bench = TestBench::start().await;
     bench.arm(once_at(Provider::Sectigo, Point::BeforeEffect, json!({"delay": {"milliseconds": 1000}})));
     let waits = async {
         bench.journal_once(|journal| journal.iter().any(|entry| !entry.rules.is_empty())).await;
     };
     tokio::select! {
-        answer = bench.refund(Provider::Sectigo) => panic!("answered before its time: {answer:?}"),
+        answer = bench.refund(Provider::Sectigo) => panic!("answered during the delay: {answer:?}"),
         () = waits => {}
     }
     assert!(bench.simulators.books().is_empty());
@@ -82,8 +85,8 @@ async fn a_client_that_goes_away_has_asked_all_the_same() {
 }
 
 #[tokio::test]
-async fn a_delay_holds_up_nobody_else_and_ends_when_the_simulators_stop() {
-    let bench = Bench::start().await;
+async fn a_delay_does_not_delay_others_and_ends_when_the_simulators_stop() {
+    let bench = TestBench::start().await;
     bench.arm(once_at(Provider::Sectigo, Point::BeforeEffect, json!({"delay": {"milliseconds": 600_000}})));
     let slow = {
         let client = client(&bench.simulators, 0);
@@ -98,8 +101,8 @@ async fn a_delay_holds_up_nobody_else_and_ends_when_the_simulators_stop() {
 }
 
 #[tokio::test]
-async fn a_request_that_waits_through_a_reset_does_nothing_afterwards() {
-    let bench = Bench::start().await;
+async fn a_request_delayed_across_a_reset_has_no_effect() {
+    let bench = TestBench::start().await;
     bench.arm(once_at(Provider::Sectigo, Point::BeforeEffect, json!({"delay": {"milliseconds": 200}})));
     let waiting = bench.refund(Provider::Sectigo);
     let reset = async {
@@ -114,8 +117,8 @@ async fn a_request_that_waits_through_a_reset_does_nothing_afterwards() {
 }
 
 #[tokio::test]
-async fn a_rule_names_the_nth_attempt_on_one_target_and_reused_connections_are_told() {
-    let bench = Bench::start().await;
+async fn a_rule_fires_on_the_nth_attempt_and_the_journal_shows_reused_connections() {
+    let bench = TestBench::start().await;
     let reusing = client(&bench.simulators, 1);
     bench.arm(json!({
         "provider": "sectigo", "operation": "!AutoRefund", "target": "1000007", "attempt": 2, "point": "after_effect", "effect": "close"
@@ -123,21 +126,21 @@ async fn a_rule_names_the_nth_attempt_on_one_target_and_reused_connections_are_t
     assert_eq!(bench.refund_by(&reusing, Provider::Sectigo).await.unwrap().1, "0");
     assert!(bench.refund_by(&reusing, Provider::Sectigo).await.is_err());
     assert!(bench.refund_by(&reusing, Provider::Sectigo).await.unwrap().1.starts_with("-18"));
-    let told: Vec<_> = bench
+    let seen: Vec<_> = bench
         .simulators
         .journal()
         .iter()
         .map(|entry| (entry.connection, entry.ordinal, entry.attempt, entry.rules.len()))
         .collect();
-    assert_eq!(told, [(1, 1, 1, 0), (1, 2, 2, 1), (2, 1, 3, 0)]);
+    assert_eq!(seen, [(1, 1, 1, 0), (1, 2, 2, 1), (2, 1, 3, 0)]);
 }
 
 #[tokio::test]
-async fn the_random_mode_hits_the_same_attempts_in_whatever_order_they_come() {
-    let bench = Arc::new(Bench::start().await);
+async fn the_random_mode_hits_the_same_attempts_in_any_order_of_arrival() {
+    let bench = Arc::new(TestBench::start().await);
     let run = async |seed: u64, order: usize| {
         let world = bench.simulators.create_world(NewWorld::default()).unwrap();
-        // How many come in one second must not matter.
+        // The rate limit must not affect the result.
         world.with_world(|world| world.settings.namecom.requests_per_second = 0);
         let path = format!("/v1/worlds/{}/faults/random", world.id());
         let random = json!({ "seed": seed, "share": 0.5 }).to_string();
@@ -149,17 +152,13 @@ async fn the_random_mode_hits_the_same_attempts_in_whatever_order_they_come() {
         if order % 2 == 1 {
             targets.reverse();
         }
-        // All at once, and each three times.
+        // All in parallel, each three times.
         let mut clients = JoinSet::new();
         for (provider, number) in targets {
             let (bench, account) = (bench.clone(), Account::of(&world.credentials()));
             clients.spawn(async move {
                 for _ in 0..3 {
-                    let target = match provider {
-                        Provider::Sectigo => (1_000_000 + number).to_string(),
-                        Provider::Namecom => (200_000 + number).to_string(),
-                        Provider::Debitsuccess => format!("DS{number:06}"),
-                    };
+                    let target = demo_target(provider, number);
                     drop(bench.refund_of(&account, provider, &target, &format!("id-{number}")).await);
                 }
             });
@@ -168,7 +167,9 @@ async fn the_random_mode_hits_the_same_attempts_in_whatever_order_they_come() {
             done.unwrap();
         }
         bench
-            .settled(&world, |journal| journal.len() == 225 && journal.iter().all(|entry| entry.ending != Ending::Open))
+            .journal_of_world_once(&world, |journal| {
+                journal.len() == 225 && journal.iter().all(|entry| entry.ending != Ending::Open)
+            })
             .await;
         let met = world.journal().into_iter().map(|entry| {
             let place = (entry.provider, entry.target.unwrap(), entry.attempt);
@@ -181,14 +182,14 @@ async fn the_random_mode_hits_the_same_attempts_in_whatever_order_they_come() {
     let hit = first.values().filter(|(drawn, ..)| *drawn).count();
     assert!((70..155).contains(&hit), "{hit}");
     for order in 1..4 {
-        assert!(first == run(7, order).await, "another order meets other faults");
+        assert!(first == run(7, order).await, "another order gave other faults");
     }
     assert!(first != run(8, 0).await);
 }
 
 #[tokio::test]
-async fn a_refund_stops_half_way_where_a_rule_says_so_and_its_domain_is_gone() {
-    let bench = Bench::start().await;
+async fn a_half_way_rule_deletes_the_domain_without_a_refund() {
+    let bench = TestBench::start().await;
     let (namecom, account) = (Provider::Namecom, Account::demo());
     let domain = |order: u32| {
         let url = format!("http://{}/core/v1/domains/demo-{order}.com", bench.simulators.namecom_plaintext_addr());
@@ -201,7 +202,7 @@ async fn a_refund_stops_half_way_where_a_rule_says_so_and_its_domain_is_gone() {
     bench.arm(half_way("200001"));
     let (status, body) = bench.refund_of(&account, namecom, "200001", "").await.unwrap();
     assert_eq!((status.as_u16(), body.as_str()), (502, r#"{"message":"Registry Connection Unavailable"}"#));
-    // Another rule of the point has the answer be lost.
+    // Another rule at the same point loses the answer.
     bench.arm(half_way("200002"));
     bench.arm(json!({"provider": "namecom", "target": "200002", "point": "before_effect", "effect": "reset_peer"}));
     assert!(bench.refund_of(&account, namecom, "200002", "").await.is_err());
@@ -216,19 +217,19 @@ async fn a_refund_stops_half_way_where_a_rule_says_so_and_its_domain_is_gone() {
         );
     }
     let books = bench.simulators.books();
-    let told: Vec<_> = books.iter().map(|entry| (entry.effect.kind.as_str(), entry.effect.target.as_str())).collect();
-    assert_eq!(told, [("domain_deleted", "3200001"), ("domain_deleted", "3200002")]);
+    let seen: Vec<_> = books.iter().map(|entry| (entry.effect.kind.as_str(), entry.effect.target.as_str())).collect();
+    assert_eq!(seen, [("domain_deleted", "3200001"), ("domain_deleted", "3200002")]);
     let journal = bench.simulators.journal();
     let refunds: Vec<_> = journal.iter().filter(|entry| entry.operation == "ProcessRefund").collect();
     assert_eq!((refunds[1].effects.as_slice(), refunds[1].ending), (&[2][..], Ending::ResetWithoutAnswer));
-    // Nothing was refunded, so no refund is untold.
+    // Nothing was refunded, so no refund is unreported.
     assert_eq!(bench.control(Method::GET, "/v1/audit", "").await.1["verdict"], "clean");
 
     let path = "/v1/namecom/orders/200001/items/3200001/settle";
     assert_eq!(bench.control(Method::POST, path, r#"{"outcome":"refunded"}"#).await.0, 200);
     assert_eq!(bench.simulators.books().last().unwrap().effect.amount_minor, Some(1299));
 
-    // By hand, through the item: gone, and never refunded.
+    // Put on the item: deleted and not refunded.
     let item = r#"{"name":"demo-200003.com","price_minor":1299,"domain_deleted":true}"#;
     let (status, put) = bench.control(Method::PUT, "/v1/namecom/orders/200003/items/3200003", item).await;
     assert_eq!((status.as_u16(), &put["domain_deleted"]), (200, &json!(true)));

@@ -1,5 +1,5 @@
-//! Each setting changes what a client meets on the wire, in its own world and in no other: every
-//! one of them is proved, or the test says which is not.
+//! Each setting changes what a client sees on the wire, in its own world only. A setting without a
+//! case here fails the test.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -7,10 +7,10 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use simulators::{Gate, NewWorld, Point, Provider, Settings, WorldHandle};
 
-use crate::support::{Account, Bench};
+use crate::support::{Account, TestBench};
 
-/// Setting, another value than the default, and what only the usual answer has and only the changed
-/// one.
+/// Setting, a value that is not the default, text that only the default answer contains, and text
+/// that only the changed answer contains.
 const PROOFS: &[(&str, &str, &str, &str)] = &[
     ("sectigo.refund_period_days", "0", "\n\n0", "\n\n-18\nThe refund period"),
     ("sectigo.status_lag_seconds", "60", "\"orderStatus\":\"Refunded\"", "\"orderStatus\":\"Processed\""),
@@ -72,7 +72,7 @@ const PROOFS: &[(&str, &str, &str, &str)] = &[
     ("namecom.half_way_answer", r#""500""#, "502\n", "500\n"),
     ("namecom.half_way_answer", r#""504""#, "502\n", "504\n"),
     ("namecom.half_way_answer", r#""failed""#, "502\n", "\"orderItemStatus\":\"failed\""),
-    // This one is on no wire of the provider's: the books have it, over the control port.
+    // Not on the provider's wire: the books show it.
     ("namecom.refund_to", r#""account_balance""#, "\"paid_to\":\"payment_method\"", "\"paid_to\":\"account_balance\""),
     ("namecom.deleted_domain", r#""shown""#, "404\n", "\"domainName\":\"demo-200001.com\""),
     ("namecom.create_date_end", r#""inclusive""#, "\"totalCount\":0", "\"totalCount\":1,"),
@@ -119,7 +119,7 @@ const PROOFS: &[(&str, &str, &str, &str)] = &[
     ("debitsuccess.approved_after_seconds", "10", ">Submitted<", ">Approved<"),
     ("debitsuccess.completed_after_seconds", "10", ">Submitted<", ">Completed<"),
     ("debitsuccess.deduplication", r#""off""#, ">14143<", ">Succeed<"),
-    // The one that is on no wire of the provider's: the books have it, over the control port.
+    // Not on the provider's wire: the books show it.
     ("debitsuccess.service_fee_minor", "25", "\"fee_minor\":null", "\"fee_minor\":25"),
     (
         "debitsuccess.notes",
@@ -144,7 +144,7 @@ const PROOFS: &[(&str, &str, &str, &str)] = &[
 ];
 
 #[tokio::test]
-async fn every_setting_changes_what_a_client_meets() {
+async fn every_setting_changes_what_a_client_sees() {
     let settings = serde_json::to_value(Settings::default()).unwrap();
     let known: BTreeSet<String> = settings
         .as_object()
@@ -157,26 +157,26 @@ async fn every_setting_changes_what_a_client_meets() {
     let proved: BTreeSet<String> = PROOFS.iter().map(|(name, ..)| (*name).to_owned()).collect();
     assert_eq!(known, proved, "a setting without a proof, or a proof of nothing");
 
-    let bench = Bench::start().await;
-    for (name, value, usual, changed) in PROOFS {
+    let bench = TestBench::start().await;
+    for (name, value, default, changed) in PROOFS {
         let (provider, setting) = name.split_once('.').unwrap();
         let value: Value = serde_json::from_str(value).unwrap();
         assert_ne!(settings[provider][setting], value, "{name}");
-        // Both worlds are there at once: the one's settings are not the other's.
+        // Both worlds exist in parallel: the settings of one do not affect the other.
         let worlds = [(); 2].map(|()| bench.simulators.create_world(NewWorld::default()).unwrap());
         let path = format!("/v1/worlds/{}/settings", worlds[1].id());
         let change = json!({ provider: { setting: value } }).to_string();
         assert_eq!(bench.control(Method::PATCH, &path, &change).await.0, 200, "{name}");
-        let mut met = Vec::new();
+        let mut answers = Vec::new();
         for world in &worlds {
-            // What is measured by the clock does not depend on how fast this machine is.
+            // The clock is paused, so that limits do not depend on the speed of this machine.
             world.with_world(|world| world.clock.stop());
-            let visit = Visit { bench: &bench, account: Account::of(&world.credentials()), world };
+            let client = WorldClient { bench: &bench, account: Account::of(&world.credentials()), world };
             let by = if value == "account_first" { "debitsuccess.check_order.account_first" } else { *name };
-            met.push(visit.meet(by).await);
+            answers.push(client.answer_for(by).await);
         }
-        assert!(met[0].contains(usual) && !met[0].contains(changed), "{name}, as usual: {}", met[0]);
-        assert!(met[1].contains(changed), "{name}, changed: {}", met[1]);
+        assert!(answers[0].contains(default) && !answers[0].contains(changed), "{name}, default: {}", answers[0]);
+        assert!(answers[1].contains(changed), "{name}, changed: {}", answers[1]);
         for world in worlds {
             world.delete().unwrap();
         }
@@ -186,8 +186,8 @@ async fn every_setting_changes_what_a_client_meets() {
 }
 
 /// A client in one world.
-struct Visit<'a> {
-    bench: &'a Bench,
+struct WorldClient<'a> {
+    bench: &'a TestBench,
     world: &'a WorldHandle,
     account: Account,
 }
@@ -199,9 +199,9 @@ const NO_HEADERS: &[(&str, &str)] = &[];
 const KEY: &[(&str, &str)] = &[("x-idempotency-key", "key-1")];
 const ITEM: &str = r#"{"orderId":200001,"orderItemIds":[3200001]}"#;
 
-impl Visit<'_> {
-    /// What a client does for the sake of one setting, and what it is answered last.
-    async fn meet(mut self, setting: &str) -> String {
+impl WorldClient<'_> {
+    /// Makes the requests that show one setting, and returns the last answer.
+    async fn answer_for(mut self, setting: &str) -> String {
         let long = "1".repeat(65);
         match setting {
             "sectigo.status_lag_seconds" => {
@@ -220,15 +220,15 @@ impl Visit<'_> {
                 let url = format!("https://{}/products/!AutoRefund", self.bench.simulators.sectigo_addr());
                 let (name, password) = &self.account.sectigo;
                 let form = [("loginName", name), ("loginPassword", password)];
-                // By any other method nothing could say in whose world this is.
-                told(self.bench.client.put(url).form(&form)).await
+                // PUT, because a method without a body could not name the world.
+                answer_text(self.bench.client.put(url).form(&form)).await
             }
             "sectigo.repeated_argument" => self.auto_refund(&[ORDER[0], REASON, ORDER[0]]).await,
             "sectigo.empty_argument" => self.auto_refund(&[ORDER[0], ("refundReasonCode", "")]).await,
             "sectigo.refund_period_days" | "sectigo.processing" => self.auto_refund(REFUND).await,
             "sectigo.first_check" => {
                 let url = format!("http://{}/products/!AutoRefund", self.bench.simulators.sectigo_plaintext_addr());
-                told(self.bench.client.get(format!("{url}?loginName={}", self.account.sectigo.0))).await
+                answer_text(self.bench.client.get(format!("{url}?loginName={}", self.account.sectigo.0))).await
             }
             "sectigo.plain_content_type" | "sectigo.unknown_order" => {
                 self.auto_refund(&[("orderNumber", "1"), REASON]).await
@@ -242,19 +242,19 @@ impl Visit<'_> {
                 let form_type = "application/x-www-form-urlencoded";
                 let (url, content_type, body) = match setting {
                     "sectigo.arguments_in_query" => {
-                        // An empty POST, which calls itself nothing.
-                        return told(self.bench.client.post(format!("{url}?{form}"))).await;
+                        // An empty POST without a content type.
+                        return answer_text(self.bench.client.post(format!("{url}?{form}"))).await;
                     }
                     "sectigo.other_content_types" => (url, "text/plain", form),
                     _ => (url, form_type, form.replace(&login, &format!("{login}%FF"))),
                 };
-                told(self.bench.client.post(url).header("content-type", content_type).body(body)).await
+                answer_text(self.bench.client.post(url).header("content-type", content_type).body(body)).await
             }
             "sectigo.argument_names" => {
                 let (name, password) = &self.account.sectigo;
                 let form = [("LOGINNAME", name.as_str()), ("LOGINPASSWORD", password), ORDER[0], REASON];
                 let url = format!("https://{}/products/!AutoRefund", self.bench.simulators.sectigo_addr());
-                told(self.bench.client.post(url).form(&form)).await
+                answer_text(self.bench.client.post(url).form(&form)).await
             }
             "sectigo.wrong_login_code" => {
                 self.account.sectigo.1.push('x');
@@ -374,7 +374,7 @@ impl Visit<'_> {
                 self.process_refund(ITEM, NO_HEADERS).await
             }
 
-            "debitsuccess.contract" => told(self.bench.client.get(format!("{}?wsdl", self.own_service()))).await,
+            "debitsuccess.contract" => answer_text(self.bench.client.get(format!("{}?wsdl", self.own_service()))).await,
             "debitsuccess.strict_names" => {
                 self.soap("http://example.com/InitiateRefund", &self.initiate("id-1", "12.34", "overpaid")).await
             }
@@ -394,7 +394,7 @@ impl Visit<'_> {
                 self.soap(INITIATE, &self.initiate("id-1", "12.34", "overpaid")).await
             }
             "debitsuccess.unreadable_xml" => {
-                told(soap_headers(self.bench.client.post(self.own_service()), INITIATE).body("<")).await
+                answer_text(soap_headers(self.bench.client.post(self.own_service()), INITIATE).body("<")).await
             }
             "debitsuccess.awaiting_review_after_seconds"
             | "debitsuccess.approved_after_seconds"
@@ -467,7 +467,7 @@ impl Visit<'_> {
         let mut form = vec![("loginName", name.as_str()), ("loginPassword", password.as_str())];
         form.extend(more);
         let url = format!("https://{}/products/{call}", self.bench.simulators.sectigo_addr());
-        told(self.bench.client.post(url).form(&form)).await
+        answer_text(self.bench.client.post(url).form(&form)).await
     }
 
     async fn process_refund(&self, body: &str, headers: &[(&str, &str)]) -> String {
@@ -479,27 +479,28 @@ impl Visit<'_> {
         let (username, token) = &self.account.namecom;
         let request = self.bench.client.request(method, url).basic_auth(username, Some(token));
         let request = request.header("content-type", "application/json").body(body.to_owned());
-        told(headers.iter().fold(request, |request, (name, value)| request.header(*name, *value))).await
+        answer_text(headers.iter().fold(request, |request, (name, value)| request.header(*name, *value))).await
     }
 
-    /// Two requests under one key at once: what the second one is answered.
+    /// Two concurrent requests under one key: the answer of the second one.
     async fn second_under_a_key(&self) -> String {
         let gate = Gate { attempt: Some(1), ..Gate::new(Provider::Namecom, Point::AfterEffect) };
         let gate = self.world.with_world(|world| world.gates.add(gate)).unwrap();
         let second = async {
-            self.bench.settled(self.world, |journal| journal.iter().any(|entry| !entry.effects.is_empty())).await;
+            self.bench
+                .journal_of_world_once(self.world, |journal| journal.iter().any(|entry| !entry.effects.is_empty()))
+                .await;
             self.process_refund(ITEM, KEY).await
         };
         let release = async {
-            self.bench.settled(self.world, |journal| journal.len() == 2).await;
+            self.bench.journal_of_world_once(self.world, |journal| journal.len() == 2).await;
             self.world.with_world(|world| world.gates.remove(gate)).unwrap();
         };
         let (_, second, ()) = tokio::join!(self.process_refund(ITEM, KEY), second, release);
         second
     }
 
-    /// A service that need not be told whose a request is: its ports are a world's own, with the
-    /// same settings.
+    /// A service whose requests need not name a world: own ports of a world with the same settings.
     fn own_service(&self) -> String {
         let own = self.bench.simulators.create_world(NewWorld {
             own_ports: true,
@@ -524,7 +525,7 @@ impl Visit<'_> {
 
     async fn soap(&self, action: &str, body: &str) -> String {
         let url = format!("http://{}/DSWebService/DSServices.svc", self.bench.simulators.debitsuccess_plaintext_addr());
-        told(soap_headers(self.bench.client.post(url), action).body(body.to_owned())).await
+        answer_text(soap_headers(self.bench.client.post(url), action).body(body.to_owned())).await
     }
 }
 
@@ -535,8 +536,8 @@ fn soap_headers(request: RequestBuilder, action: &str) -> RequestBuilder {
     request.header("content-type", "text/xml; charset=utf-8").header("soapaction", format!("\"{action}\""))
 }
 
-/// An answer as text: status, headers, an empty line, body.
-async fn told(request: RequestBuilder) -> String {
+/// The answer as text: status, headers, an empty line, body.
+async fn answer_text(request: RequestBuilder) -> String {
     let response = request.send().await.unwrap();
     let headers = response.headers().iter().map(|(name, value)| format!("{name}: {}\n", value.to_str().unwrap()));
     let head = format!("{}\n{}", response.status().as_u16(), headers.collect::<String>());

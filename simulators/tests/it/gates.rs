@@ -1,5 +1,4 @@
-//! Gates, the random mode, and rules that never fired: what lets a test decide the order of things,
-//! and repeat it.
+//! Gates, the random mode, and rules that never fired.
 
 use std::collections::BTreeMap;
 
@@ -9,24 +8,24 @@ use simulators::{Ending, Gate, Point, Provider};
 
 use crate::{
     raw::{self, Raw},
-    support::{Bench, PROVIDERS, word},
+    support::{PROVIDERS, TestBench, word},
 };
 
 #[tokio::test]
-async fn requests_wait_at_a_gate_and_go_on_in_the_order_of_choice() {
-    let bench = Bench::start().await;
+async fn requests_wait_at_a_gate_and_are_released_in_any_order() {
+    let bench = TestBench::start().await;
     for point in [Point::BeforeEffect, Point::AfterEffect, Point::DuringAnswer { after_bytes: 0 }] {
         bench.simulators.with_world(simulators::World::reset);
         let gate = bench.simulators.gate(Gate::new(Provider::Namecom, point)).unwrap();
-        let mut asked = Vec::new();
+        let mut clients = Vec::new();
         for number in 1..=3 {
             let mut raw = Raw::connect(&bench.simulators, Provider::Namecom).await.unwrap();
-            asked.push(tokio::spawn(async move {
+            clients.push(tokio::spawn(async move {
                 raw.send(&raw::refund(Provider::Namecom, number)).await;
                 loop {
-                    let heard = raw.hear().await;
-                    if !heard.body.is_empty() {
-                        return heard.text();
+                    let answer = raw.read_answer().await;
+                    if !answer.body.is_empty() {
+                        return answer.text();
                     }
                 }
             }));
@@ -39,12 +38,12 @@ async fn requests_wait_at_a_gate_and_go_on_in_the_order_of_choice() {
         assert!(bench.simulators.journal().iter().all(|entry| entry.ending == Ending::Open));
 
         assert!(gate.release(3) && !gate.release(3));
-        assert!(asked.pop().unwrap().await.unwrap().contains("refunded"));
+        assert!(clients.pop().unwrap().await.unwrap().contains("refunded"));
         assert!(gate.release(1));
-        assert!(asked.remove(0).await.unwrap().contains("refunded"));
+        assert!(clients.remove(0).await.unwrap().contains("refunded"));
         assert_eq!(gate.waiting().len(), 1);
         drop(gate);
-        assert!(asked.pop().unwrap().await.unwrap().contains("refunded"));
+        assert!(clients.pop().unwrap().await.unwrap().contains("refunded"));
         if point == Point::BeforeEffect {
             let order: Vec<_> = bench.simulators.books().into_iter().map(|entry| entry.effect.target).collect();
             assert_eq!(order, ["3200003", "3200001", "3200002"]);
@@ -53,19 +52,19 @@ async fn requests_wait_at_a_gate_and_go_on_in_the_order_of_choice() {
 }
 
 #[tokio::test]
-async fn a_wait_at_a_gate_has_an_end() {
-    let bench = Bench::start().await;
+async fn a_request_continues_after_the_maximum_wait() {
+    let bench = TestBench::start().await;
     let gate = Gate { max_wait_seconds: 1, ..Gate::new(Provider::Sectigo, Point::BeforeEffect) };
     let gate = bench.simulators.gate(gate).unwrap();
     assert_eq!(bench.refund(Provider::Sectigo).await.unwrap().1, "0");
-    let standing = bench.simulators.with_world(|world| world.gates.get(gate.id())).unwrap();
-    assert_eq!((standing.timed_out, standing.released, standing.waiting.len()), (1, 0, 0));
+    let status = bench.simulators.with_world(|world| world.gates.get(gate.id())).unwrap();
+    assert_eq!((status.timed_out, status.released, status.waiting.len()), (1, 0, 0));
     assert_eq!(gate.wait_for(1).await.unwrap_err().waiting, []);
 }
 
 #[tokio::test]
-async fn a_gate_over_the_control_port() {
-    let bench = Bench::start().await;
+async fn a_gate_is_used_over_the_control_port() {
+    let bench = TestBench::start().await;
     let put = r#"{"provider":"sectigo","operation":"!AutoRefund","point":"after_effect"}"#;
     let (status, gate) = bench.control(Method::POST, "/v1/gates", put).await;
     assert_eq!((status.as_u16(), &gate["id"]), (201, &json!(1)));
@@ -87,9 +86,9 @@ async fn a_gate_over_the_control_port() {
     assert_eq!(bench.control(Method::GET, "/v1/gates/1", "").await.0, 404);
 }
 
-/// What happened to each target on each attempt, told by its journal.
-async fn drawn(order: impl Iterator<Item = u32>, at_once: bool) -> BTreeMap<(String, u64), Vec<Ending>> {
-    let bench = Bench::start().await;
+/// The endings of each attempt on each target, from the journal.
+async fn run_random(order: impl Iterator<Item = u32>, in_parallel: bool) -> BTreeMap<(String, u64), Vec<Ending>> {
+    let bench = TestBench::start().await;
     let random = json!({ "seed": 20, "share": 0.5, "effects": [
         { "point": "before_effect", "effect": "reset_peer" },
         { "point": "after_effect", "effect": "close" },
@@ -97,23 +96,23 @@ async fn drawn(order: impl Iterator<Item = u32>, at_once: bool) -> BTreeMap<(Str
     ] });
     let (status, set) = bench.control(Method::PUT, "/v1/faults/random", &random.to_string()).await;
     assert_eq!((status.as_u16(), set), (200, random));
-    let mut asked = tokio::task::JoinSet::new();
+    let mut clients = tokio::task::JoinSet::new();
     for number in order {
         let mut requests = Vec::new();
         for provider in PROVIDERS {
             requests.push((provider, Raw::connect(&bench.simulators, provider).await.unwrap()));
             requests.push((provider, Raw::connect(&bench.simulators, provider).await.unwrap()));
         }
-        asked.spawn(async move {
+        clients.spawn(async move {
             for (provider, mut raw) in requests {
-                raw.ask(&raw::refund(provider, number)).await;
+                raw.call(&raw::refund(provider, number)).await;
             }
         });
-        if !at_once {
-            asked.join_next().await.unwrap().unwrap();
+        if !in_parallel {
+            clients.join_next().await.unwrap().unwrap();
         }
     }
-    while let Some(done) = asked.join_next().await {
+    while let Some(done) = clients.join_next().await {
         done.unwrap();
     }
     let mut happened: BTreeMap<(String, u64), Vec<Ending>> = BTreeMap::new();
@@ -124,18 +123,18 @@ async fn drawn(order: impl Iterator<Item = u32>, at_once: bool) -> BTreeMap<(Str
 }
 
 #[tokio::test]
-async fn one_seed_is_one_run_however_the_clients_interleave() {
-    let one_by_one = drawn(1..=12, false).await;
-    let all_at_once = drawn((1..=12).rev(), true).await;
-    assert_eq!(one_by_one, all_at_once);
+async fn one_seed_gives_the_same_faults_however_the_clients_interleave() {
+    let one_by_one = run_random(1..=12, false).await;
+    let in_parallel = run_random((1..=12).rev(), true).await;
+    assert_eq!(one_by_one, in_parallel);
     assert_eq!(one_by_one.len(), 72);
     let hit = one_by_one.values().flatten().filter(|ending| **ending != Ending::KeptAlive).count();
     assert!((20..52).contains(&hit), "{hit}");
 }
 
 #[tokio::test]
-async fn a_rule_that_never_fired_is_told_and_in_strict_mode_an_error() {
-    let bench = Bench::start().await;
+async fn a_rule_that_never_fired_is_listed_and_in_strict_mode_an_error() {
+    let bench = TestBench::start().await;
     for (provider, strict) in PROVIDERS.into_iter().zip([false, false, true]) {
         bench.arm(json!({ "provider": word(provider), "point": "after_effect", "effect": "close", "strict": strict }));
     }
@@ -143,8 +142,8 @@ async fn a_rule_that_never_fired_is_told_and_in_strict_mode_an_error() {
     let (status, refusal) = unfired("").await;
     assert_eq!((status.as_u16(), refusal), (409, json!({ "error": "fault 3 never fired" })));
     bench.refund(Provider::Debitsuccess).await.unwrap_err();
-    let (status, told) = unfired("").await;
-    let ids: Vec<&Value> = told["entries"].as_array().unwrap().iter().map(|entry| &entry["id"]).collect();
+    let (status, listed) = unfired("").await;
+    let ids: Vec<&Value> = listed["entries"].as_array().unwrap().iter().map(|entry| &entry["id"]).collect();
     assert_eq!((status.as_u16(), ids), (200, vec![&json!(1), &json!(2)]));
     assert_eq!(unfired("?strict=true").await.1, json!({ "error": "faults 1, 2 never fired" }));
     bench.refund(Provider::Sectigo).await.unwrap_err();
@@ -153,9 +152,9 @@ async fn a_rule_that_never_fired_is_told_and_in_strict_mode_an_error() {
 }
 
 #[tokio::test]
-async fn a_second_request_under_a_key_in_flight_waits_or_is_refused() {
-    for (setting, told) in [("hold", "refunded"), ("refuse", "Conflict")] {
-        let bench = Bench::start().await;
+async fn a_second_request_under_a_key_waits_or_is_refused_while_the_first_is_at_a_gate() {
+    for (setting, expected) in [("hold", "refunded"), ("refuse", "Conflict")] {
+        let bench = TestBench::start().await;
         let settings = json!({ "namecom": { "key_in_flight": setting } }).to_string();
         assert_eq!(bench.control(Method::PATCH, "/v1/settings", &settings).await.0, 200);
         let gate = Gate { attempt: Some(1), ..Gate::new(Provider::Namecom, Point::BeforeEffect) };
@@ -167,22 +166,22 @@ async fn a_second_request_under_a_key_in_flight_waits_or_is_refused() {
         second.send(&raw::refund(Provider::Namecom, 1)).await;
         bench.journal_once(|journal| journal.len() == 2).await;
         if setting == "hold" {
-            // It says nothing until the first one has its answer.
-            assert_eq!(second.hear().await.end, raw::End::Silent);
+            // It is not answered before the first one.
+            assert_eq!(second.read_answer().await.end, raw::End::Silent);
             assert!(gate.release(1));
         }
-        let heard = second.hear().await;
-        assert!(heard.text().contains(told), "{setting}: {heard:?}");
-        assert_eq!(heard.head.contains("x-idempotent-replay: 1"), setting == "hold");
+        let answer = second.read_answer().await;
+        assert!(answer.text().contains(expected), "{setting}: {answer:?}");
+        assert_eq!(answer.head.contains("x-idempotent-replay: 1"), setting == "hold");
         drop(gate);
-        assert!(first.hear().await.text().contains("refunded"));
+        assert!(first.read_answer().await.text().contains("refunded"));
         assert_eq!(bench.simulators.books().len(), 1);
     }
 }
 
 #[tokio::test]
-async fn a_rule_about_connections_needs_a_world_that_has_some() {
-    let bench = Bench::start().await;
+async fn a_rule_about_connections_needs_a_world_with_own_ports() {
+    let bench = TestBench::start().await;
     let (_, made) = bench.control(Method::POST, "/v1/worlds", "{}").await;
     let rule = r#"{"provider":"sectigo","point":"connect","effect":"refuse","repeat":"standing"}"#;
     let path = format!("/v1/worlds/{}/faults", made["id"].as_str().unwrap());

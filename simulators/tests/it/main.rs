@@ -1,4 +1,4 @@
-//! The simulators over real sockets, as a client in any language meets them.
+//! The simulators over real sockets, as any client sees them.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test says what is wrong by failing there")]
 
@@ -8,6 +8,7 @@ mod faults;
 mod fidelity;
 mod gates;
 mod ports;
+mod process;
 mod raw;
 mod readme;
 mod records;

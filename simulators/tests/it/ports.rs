@@ -1,4 +1,4 @@
-//! The ports themselves: TLS and plaintext, bounds, masks, start and stop.
+//! The ports: TLS and plaintext, limits, masked secrets, start and stop.
 
 use reqwest::Method;
 use rstest::rstest;
@@ -8,11 +8,11 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support::{Bench, PROVIDERS, client};
+use crate::support::{PROVIDERS, TestBench, client};
 
 #[tokio::test]
-async fn sectigo_over_tls_on_every_name_of_its_certificate() {
-    let bench = Bench::start().await;
+async fn sectigo_answers_over_tls_for_every_name_of_its_certificate() {
+    let bench = TestBench::start().await;
     let port = bench.simulators.sectigo_addr().port();
     for host in ["127.0.0.1", "localhost"] {
         let url = format!("https://{host}:{port}/products/!AutoRefund");
@@ -30,7 +30,7 @@ async fn sectigo_over_tls_on_every_name_of_its_certificate() {
 #[case(Method::DELETE, "/products/!AutoReject")]
 #[tokio::test]
 async fn sectigos_plaintext_port_answers_minus_one_to_everything(#[case] method: Method, #[case] path: &str) {
-    let bench = Bench::start().await;
+    let bench = TestBench::start().await;
     let url = format!("http://{}{path}", bench.simulators.sectigo_plaintext_addr());
     let response = bench.client.request(method, url).body("loginName=demo").send().await.unwrap();
     assert_eq!(response.status(), 200);
@@ -38,8 +38,8 @@ async fn sectigos_plaintext_port_answers_minus_one_to_everything(#[case] method:
 }
 
 #[tokio::test]
-async fn a_refund_at_each_provider_is_answered_and_booked() {
-    let bench = Bench::start().await;
+async fn a_refund_at_each_provider_is_answered_and_in_the_books() {
+    let bench = TestBench::start().await;
     for provider in PROVIDERS {
         assert_eq!(bench.refund(provider).await.unwrap().0, 200, "{provider:?}");
     }
@@ -59,26 +59,26 @@ async fn a_refund_at_each_provider_is_answered_and_booked() {
 }
 
 #[tokio::test]
-async fn no_secret_is_ever_told() {
-    let bench = Bench::start().await;
+async fn no_secret_is_ever_shown() {
+    let bench = TestBench::start().await;
     for provider in PROVIDERS {
         bench.refund(provider).await.unwrap();
     }
     let (_, journal) = bench.control(Method::GET, "/v1/journal", "").await;
-    let mut told = journal.to_string();
+    let mut shown = journal.to_string();
     for path in ["sectigo/accounts", "namecom/accounts", "debitsuccess/logins"] {
-        told += &bench.control(Method::GET, &format!("/v1/{path}"), "").await.1.to_string();
+        shown += &bench.control(Method::GET, &format!("/v1/{path}"), "").await.1.to_string();
     }
-    told += &bench.simulators.with_world(|world| format!("{world:?}"));
+    shown += &bench.simulators.with_world(|world| format!("{world:?}"));
     for secret in ["demo-password", "demo-token", "ZGVtby10ZXN0OmRlbW8tdG9rZW4", "somebody-elses-password"] {
-        assert!(!told.contains(secret), "{secret} is told");
+        assert!(!shown.contains(secret), "{secret} is shown");
     }
-    assert!(told.contains("***"));
+    assert!(shown.contains("***"));
 }
 
 #[tokio::test]
 async fn the_trap_is_marked_in_the_journal() {
-    let bench = Bench::start().await;
+    let bench = TestBench::start().await;
     let url = format!("https://{}/products/!AutoReject", bench.simulators.sectigo_addr());
     let form = [("loginName", "demo"), ("loginPassword", "demo-password"), ("orderNumber", "1000001")];
     assert_eq!(bench.client.post(url).form(&form).send().await.unwrap().text().await.unwrap(), "0");
@@ -89,17 +89,17 @@ async fn the_trap_is_marked_in_the_journal() {
 }
 
 #[tokio::test]
-async fn a_connection_that_is_asked_to_close_is_closed() {
-    let bench = Bench::start().await;
+async fn a_connection_is_closed_after_a_request_with_connection_close() {
+    let bench = TestBench::start().await;
     let mut stream = TcpStream::connect(bench.simulators.namecom_plaintext_addr()).await.unwrap();
     let request = b"GET /core/v1/orders/1 HTTP/1.1\r\nhost: x\r\n\r\nGET /core/v1/orders/1 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
     stream.write_all(request).await.unwrap();
     let mut answers = String::new();
     stream.read_to_string(&mut answers).await.unwrap();
     assert_eq!(answers.matches("HTTP/1.1 401").count(), 2);
-    let told: Vec<_> =
+    let endings: Vec<_> =
         bench.simulators.journal().iter().map(|entry| (entry.connection, entry.ordinal, entry.ending)).collect();
-    assert_eq!(told, [(1, 1, Ending::KeptAlive), (1, 2, Ending::ClosedAfterAnswer)]);
+    assert_eq!(endings, [(1, 1, Ending::KeptAlive), (1, 2, Ending::ClosedAfterAnswer)]);
 }
 
 #[rstest]
@@ -107,11 +107,11 @@ async fn a_connection_that_is_asked_to_close_is_closed() {
 #[case::large_declared(b"POST /core/v1/refund HTTP/1.1\r\nhost: x\r\ncontent-length: 1073741824\r\n\r\n".to_vec(), "HTTP/1.1 413")]
 #[case::large_sent([b"POST /core/v1/refund HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n200000\r\n".to_vec(), vec![b'x'; 0x20_0000]].concat(), "HTTP/1.1 413")]
 #[tokio::test]
-async fn what_is_no_request_is_refused_and_the_next_one_is_served(#[case] sent: Vec<u8>, #[case] answer: &str) {
-    let bench = Bench::start().await;
+async fn an_invalid_request_is_refused_and_the_next_one_is_served(#[case] sent: Vec<u8>, #[case] answer: &str) {
+    let bench = TestBench::start().await;
     let stream = TcpStream::connect(bench.simulators.namecom_plaintext_addr()).await.unwrap();
     let (mut reading, mut writing) = stream.into_split();
-    // The server may close before it has taken all: that is its good right.
+    // The server may close the connection before it has read everything.
     let writing = tokio::spawn(async move { drop(writing.write_all(&sent).await) });
     let mut answered = vec![0; 12];
     reading.read_exact(&mut answered).await.unwrap();
@@ -126,18 +126,18 @@ async fn a_taken_port_is_named() {
     let config = Config { sectigo: first.sectigo_addr(), ..Config::free_ports() };
     let error = Simulators::start(config).await.unwrap_err();
     assert!(matches!(error, StartError::Taken { .. }));
-    let said = error.to_string();
-    assert!(said.starts_with(&format!("port {} (--sectigo) is taken: ", first.sectigo_addr().port())), "{said}");
+    let message = error.to_string();
+    assert!(message.starts_with(&format!("port {} (--sectigo) is taken: ", first.sectigo_addr().port())), "{message}");
 }
 
 #[tokio::test]
-async fn the_authoritys_certificate_is_written_where_it_is_wanted() {
+async fn the_certificate_of_the_authority_is_written_to_the_given_path() {
     let directory = tempfile::tempdir().unwrap();
     let config = Config::free_ports().with_ca_in(directory.path());
     let path = config.ca_file.clone().unwrap();
     let simulators = Simulators::start(config).await.unwrap();
     assert_eq!(std::fs::read_to_string(&path).unwrap(), simulators.ca_pem());
-    // Itself and its key, and nothing half written.
+    // The certificate and its key, and no partial file.
     assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 2);
     drop(simulators);
     let config = Config::free_ports().with_ca_in(directory.path());
@@ -146,8 +146,8 @@ async fn the_authoritys_certificate_is_written_where_it_is_wanted() {
 }
 
 #[tokio::test]
-async fn stopped_simulators_free_their_ports_even_beside_an_idle_connection() {
-    let bench = Bench::start().await;
+async fn stopped_simulators_free_their_ports_despite_an_idle_connection() {
+    let bench = TestBench::start().await;
     let idle = client(&bench.simulators, 1);
     bench.refund_by(&idle, Provider::Sectigo).await.unwrap();
     let silent = TcpStream::connect(bench.simulators.namecom_plaintext_addr()).await.unwrap();
@@ -159,8 +159,8 @@ async fn stopped_simulators_free_their_ports_even_beside_an_idle_connection() {
 }
 
 #[tokio::test]
-async fn each_provider_is_there_over_tls_and_in_plaintext_with_one_authority() {
-    let bench = Bench::start().await;
+async fn each_provider_listens_over_tls_and_in_plaintext_with_one_authority() {
+    let bench = TestBench::start().await;
     let simulators = &bench.simulators;
     let url = format!("http://{}/v1/ca.pem", simulators.control_addr());
     let answer = bench.client.get(url).send().await.unwrap();
@@ -180,7 +180,7 @@ async fn each_provider_is_there_over_tls_and_in_plaintext_with_one_authority() {
             hello(format!("https://{secure}")).await.is_empty(),
             hello(format!("http://{plain}")).await.is_empty()
         );
-        // Without TLS nothing is there.
+        // The TLS port does not answer plain HTTP.
         let request = bench.client.get(format!("http://{secure}/core/v1/hello"));
         assert!(request.send().await.is_err());
     }
@@ -191,9 +191,9 @@ async fn each_provider_is_there_over_tls_and_in_plaintext_with_one_authority() {
 }
 
 #[tokio::test]
-async fn a_given_certificate_is_the_one_of_all_tls_ports() {
+async fn all_tls_ports_use_the_given_certificate() {
     let folder = tempfile::tempdir().unwrap();
-    // One that an authority of ours has made serves as well as any.
+    // Any certificate works; this one comes from the authority of other simulators.
     let first = Simulators::start(Config::free_ports().with_ca_in(folder.path())).await.unwrap();
     let (certificate, key) = (folder.path().join("sectigo-ca.pem"), folder.path().join("sectigo-ca.pem.key"));
     let config = Config {

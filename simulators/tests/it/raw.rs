@@ -1,4 +1,4 @@
-//! A client that is nothing but a socket: it sees what a connection really does.
+//! A client on a bare socket, which sees what a connection really does.
 
 use std::{io::ErrorKind, sync::Arc, time::Duration};
 
@@ -12,12 +12,10 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use crate::support::Account;
+use crate::support::{Account, TIMEOUT};
 
-/// Long enough for a loaded machine, and no wait where all is well.
-const AT_LAST: Duration = Duration::from_secs(20);
-/// How long a connection has to say nothing to count as silent. Only what must not come is waited
-/// for this long.
+/// After this time without a byte a connection counts as silent. Passing tests wait this long only
+/// for bytes that must not come.
 const SILENCE: Duration = Duration::from_millis(60);
 
 /// A connection.
@@ -28,34 +26,34 @@ trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl Stream for TcpStream {}
 impl Stream for TlsStream<TcpStream> {}
 
-/// How a connection went on behind what was read.
+/// The state of a connection after an answer was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
-    /// The answer is whole, and the connection still stands.
+    /// The answer is complete, and the connection is open.
     Whole,
-    /// FIN, on TLS behind a `close_notify`.
+    /// FIN, on TLS after a `close_notify`.
     Closed,
     /// FIN on TLS without a `close_notify`.
-    BrokenOff,
+    ClosedWithoutNotify,
     /// RST.
     Reset,
-    /// Nobody listens there.
+    /// Nothing listens on the port.
     Refused,
-    /// Nothing more came.
+    /// Nothing more arrived.
     Silent,
 }
 
-/// What was heard of one answer.
+/// One answer, as far as it arrived.
 #[derive(Debug)]
-pub(crate) struct Heard {
+pub(crate) struct RawAnswer {
     pub(crate) head: String,
     pub(crate) body: Vec<u8>,
-    /// How many reads it took.
+    /// The number of reads.
     pub(crate) pieces: usize,
     pub(crate) end: End,
 }
 
-impl Heard {
+impl RawAnswer {
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
@@ -64,20 +62,20 @@ impl Heard {
         self.head.split(' ').nth(1)?.parse().ok()
     }
 
-    /// The length that the head tells.
-    pub(crate) fn told_length(&self) -> Option<usize> {
+    /// The `content-length`.
+    pub(crate) fn declared_length(&self) -> Option<usize> {
         let lower = self.head.to_ascii_lowercase();
         lower.lines().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse().ok())
     }
 }
 
 impl Raw {
-    /// Connects to a provider; how it ended where the handshake came to nothing.
+    /// Connects to a provider of the demo world; an error is how the handshake failed.
     pub(crate) async fn connect(simulators: &Simulators, provider: Provider) -> Result<Raw, End> {
         Raw::connect_in(simulators, &simulators.demo(), provider).await
     }
 
-    /// The same, where the providers listen for a world.
+    /// Connects to a provider at the ports of a world.
     pub(crate) async fn connect_in(
         simulators: &Simulators,
         world: &WorldHandle,
@@ -108,8 +106,8 @@ impl Raw {
         match timeout(SILENCE * 10, connector.connect(ServerName::try_from("localhost").unwrap(), stream)).await {
             Ok(Ok(stream)) => Ok(Raw(Box::new(stream))),
             Ok(Err(error)) if error.kind() == ErrorKind::ConnectionReset => Err(End::Reset),
-            Ok(Err(error)) if error.kind() == ErrorKind::UnexpectedEof => Err(End::BrokenOff),
-            // rustls tells the alert in words.
+            Ok(Err(error)) if error.kind() == ErrorKind::UnexpectedEof => Err(End::ClosedWithoutNotify),
+            // rustls names the alert in the text of the error.
             Ok(Err(error)) if error.to_string().contains("HandshakeFailure") => Err(End::Closed),
             Ok(Err(error)) => panic!("{:?}: {error}", error.kind()),
             Err(_) => Err(End::Silent),
@@ -117,23 +115,23 @@ impl Raw {
     }
 
     pub(crate) async fn send(&mut self, request: &str) {
-        // A connection that has been reset already says so when it is read.
+        // The error of a connection that was already reset appears when it is read.
         drop(self.0.write_all(request.as_bytes()).await);
         drop(self.0.flush().await);
     }
 
-    /// Reads one answer, as far as it comes.
-    pub(crate) async fn hear(&mut self) -> Heard {
+    /// Reads one answer, as far as it arrives.
+    pub(crate) async fn read_answer(&mut self) -> RawAnswer {
         let mut bytes = Vec::new();
         let mut pieces = 0;
         let mut buffer = [0; 4096];
         let end = loop {
-            if let Some(end) = whole(&bytes) {
-                // What follows a whole answer is nothing, or the end of the connection.
+            if let Some(end) = complete_length(&bytes) {
+                // A complete answer is followed by nothing, or by the end of the connection.
                 break timeout(SILENCE, self.0.read(&mut buffer)).await.map_or(End::Whole, |read| match read {
                     Ok(0) => End::Closed,
-                    Ok(read) => panic!("{read} bytes behind {end} bytes of an answer"),
-                    Err(error) => ended(&error),
+                    Ok(read) => panic!("{read} bytes after an answer of {end} bytes"),
+                    Err(error) => end_of(&error),
                 });
             }
             match timeout(SILENCE * 5, self.0.read(&mut buffer)).await {
@@ -142,25 +140,25 @@ impl Raw {
                     pieces += 1;
                     bytes.extend_from_slice(buffer.get(..read).unwrap());
                 }
-                Ok(Err(error)) => break ended(&error),
+                Ok(Err(error)) => break end_of(&error),
                 Err(_) => break End::Silent,
             }
         };
         let head = head_length(&bytes).unwrap_or(bytes.len());
         let body = bytes.split_off(head);
-        Heard { head: String::from_utf8(bytes).unwrap(), body, pieces, end }
+        RawAnswer { head: String::from_utf8(bytes).unwrap(), body, pieces, end }
     }
 
-    pub(crate) async fn ask(&mut self, request: &str) -> Heard {
+    pub(crate) async fn call(&mut self, request: &str) -> RawAnswer {
         self.send(request).await;
-        timeout(AT_LAST, self.hear()).await.expect("an answer without an end")
+        timeout(TIMEOUT, self.read_answer()).await.expect("the answer did not end")
     }
 }
 
-fn ended(error: &std::io::Error) -> End {
+fn end_of(error: &std::io::Error) -> End {
     match error.kind() {
         ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => End::Reset,
-        ErrorKind::UnexpectedEof => End::BrokenOff,
+        ErrorKind::UnexpectedEof => End::ClosedWithoutNotify,
         kind => panic!("{kind:?}: {error}"),
     }
 }
@@ -169,20 +167,20 @@ fn head_length(bytes: &[u8]) -> Option<usize> {
     Some(bytes.windows(4).position(|window| window == b"\r\n\r\n")? + 4)
 }
 
-/// The length of a whole answer, if there is one.
-fn whole(bytes: &[u8]) -> Option<usize> {
+/// The length of the answer, if it is complete.
+fn complete_length(bytes: &[u8]) -> Option<usize> {
     let head = head_length(bytes)?;
     let text = String::from_utf8_lossy(bytes.get(..head)?).to_ascii_lowercase();
     let length: usize = text.lines().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse().ok())?;
     (bytes.len() >= head + length).then_some(head + length)
 }
 
-/// A refund of one thing, as bytes on the wire. `number` chooses the thing, 1 to 999.
+/// The HTTP request for a refund of demo order or account `number`, 1 to 999.
 pub(crate) fn refund(provider: Provider, number: u32) -> String {
     refund_by(&Account::demo(), provider, number)
 }
 
-/// The same, by the client of a world.
+/// The same, with the credentials of a world.
 pub(crate) fn refund_by(account: &Account, provider: Provider, number: u32) -> String {
     match provider {
         Provider::Sectigo => post(
@@ -201,12 +199,12 @@ pub(crate) fn refund_by(account: &Account, provider: Provider, number: u32) -> S
     }
 }
 
-/// The lookup that belongs to it.
+/// The HTTP request for the lookup of that refund.
 pub(crate) fn lookup(provider: Provider, number: u32) -> String {
     lookup_by(&Account::demo(), provider, number)
 }
 
-/// The same, by the client of a world.
+/// The same, with the credentials of a world.
 pub(crate) fn lookup_by(account: &Account, provider: Provider, number: u32) -> String {
     match provider {
         Provider::Sectigo => post(
@@ -230,7 +228,7 @@ pub(crate) fn shows_refund(provider: Provider, body: &str) -> bool {
     }
 }
 
-/// Whether a refund's answer says that it was done.
+/// Whether the answer of a refund reports success.
 pub(crate) fn says_done(provider: Provider, body: &str) -> bool {
     match provider {
         Provider::Sectigo => body == "0",

@@ -1,14 +1,13 @@
-//! Every curl line of the README does what it says, in the README's order, and every control call
-//! has one.
+//! Every curl command of the README works, in the README's order, and every control call has one.
 
 use std::{collections::BTreeSet, net::SocketAddr};
 
 use reqwest::Method;
 use serde_json::Value;
 
-use crate::support::{Bench, PROVIDERS};
+use crate::support::{PROVIDERS, TestBench, matches_template};
 
-/// A curl line, as far as the README uses curl.
+/// A curl command with the options that the README uses.
 #[derive(Default)]
 struct Curl {
     method: Option<String>,
@@ -19,8 +18,8 @@ struct Curl {
 }
 
 #[tokio::test]
-async fn every_line_works_and_every_call_has_one() {
-    let bench = Bench::start().await;
+async fn every_curl_command_works_and_every_call_has_one() {
+    let bench = TestBench::start().await;
     let simulators = &bench.simulators;
     let ports = [
         ("localhost:7100", simulators.control_addr()),
@@ -40,7 +39,7 @@ async fn every_line_works_and_every_call_has_one() {
         }
     }
 
-    // Who has followed it to its end has the demo data again.
+    // The last command restores the demo data.
     for provider in PROVIDERS {
         let (status, answer) = bench.refund(provider).await.unwrap();
         assert!(status == 200 && !answer.starts_with('-') && !answer.contains(">Failed<"), "{answer}");
@@ -50,7 +49,7 @@ async fn every_line_works_and_every_call_has_one() {
     let mut missing = BTreeSet::new();
     let paths = document["paths"].as_object().unwrap();
     for (template, methods) in paths {
-        // A call about a world stands there once for the demo world, and once for any.
+        // Calls about a world are documented twice: for the demo world and for any world.
         if template != "/v1/worlds/{world}"
             && paths.contains_key(&template.replacen("/v1/worlds/{world}/", "/v1/", 1))
             && template.starts_with("/v1/worlds/{world}/")
@@ -58,7 +57,8 @@ async fn every_line_works_and_every_call_has_one() {
             continue;
         }
         for method in methods.as_object().unwrap().keys() {
-            if !called.iter().any(|(with, path)| with.eq_ignore_ascii_case(method) && fits(path, template)) {
+            if !called.iter().any(|(with, path)| with.eq_ignore_ascii_case(method) && matches_template(path, template))
+            {
                 missing.insert(format!("{method} {template}"));
             }
         }
@@ -67,7 +67,7 @@ async fn every_line_works_and_every_call_has_one() {
 }
 
 #[test]
-fn every_setting_stands_in_the_readme() {
+fn every_setting_is_in_the_readme() {
     let settings = serde_json::to_value(simulators::Settings::default()).unwrap();
     let readme = include_str!("../../README.md");
     for (provider, settings) in settings.as_object().unwrap() {
@@ -77,9 +77,9 @@ fn every_setting_stands_in_the_readme() {
     }
 }
 
-/// What no document says is a choice, and a choice is a setting.
+/// Behaviour that no provider document describes is a choice, and every choice is a setting.
 #[test]
-fn every_behaviour_that_is_not_documented_has_a_setting() {
+fn every_undocumented_behaviour_has_a_setting() {
     let readme = include_str!("../../README.md");
     let (_, fidelity) = readme.split_once("\n## Fidelity\n").unwrap();
     let rows: Vec<Vec<&str>> = fidelity
@@ -101,7 +101,7 @@ fn every_behaviour_that_is_not_documented_has_a_setting() {
     }
 }
 
-/// The curl lines of the shell blocks, each as a whole where it goes over several.
+/// The curl commands of the shell blocks, with their continuation lines.
 fn lines(readme: &str) -> Vec<String> {
     let blocks = readme.split("```").skip(1).step_by(2).filter_map(|block| block.strip_prefix("sh\n"));
     let mut lines: Vec<String> = Vec::new();
@@ -122,7 +122,7 @@ fn lines(readme: &str) -> Vec<String> {
     lines
 }
 
-/// Words as a shell divides them: spaces, and single quotes round what is one.
+/// Splits a command like a shell: at spaces outside single quotes.
 fn words(line: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut quoted = false;
@@ -135,12 +135,6 @@ fn words(line: &str) -> Vec<String> {
     }
     assert!(!quoted, "{line}");
     words
-}
-
-fn fits(path: &str, template: &str) -> bool {
-    let (path, template): (Vec<_>, Vec<_>) = (path.split('/').collect(), template.split('/').collect());
-    path.len() == template.len()
-        && path.iter().zip(template).all(|(part, wanted)| wanted.starts_with('{') || *part == wanted)
 }
 
 impl Curl {
@@ -169,7 +163,7 @@ impl Curl {
         self.method.clone().unwrap_or_else(|| if self.data.is_empty() { "GET" } else { "POST" }.to_owned())
     }
 
-    async fn send(&self, bench: &Bench, ports: &[(&str, SocketAddr)]) -> (u16, String) {
+    async fn send(&self, bench: &TestBench, ports: &[(&str, SocketAddr)]) -> (u16, String) {
         let url = if self.url.contains("://") { self.url.clone() } else { format!("http://{}", self.url) };
         let url = ports.iter().fold(url, |url, (documented, bound)| url.replace(documented, &bound.to_string()));
         let mut request = bench.client.request(self.method().parse().unwrap(), url);
@@ -190,7 +184,7 @@ impl Curl {
         let response = request.send().await.unwrap();
         let status = response.status().as_u16();
         let body = response.text().await.unwrap();
-        // Sectigo says everything with 200: there the code is what counts.
+        // Sectigo answers errors with 200 and a negative code.
         assert!(!body.starts_with('-') || body.starts_with("-----BEGIN CERTIFICATE-----"), "{body}");
         assert!(!body.starts_with('{') || serde_json::from_str::<Value>(&body).is_ok());
         (status, body)

@@ -1,5 +1,4 @@
-//! The audit, the settings, the clock and the magic values, as a client and the control port see
-//! them.
+//! The audit, the books and the journal, settings and magic values.
 
 use std::time::Duration;
 
@@ -8,18 +7,18 @@ use rstest::rstest;
 use serde_json::{Value, json};
 use simulators::{Ending, NewWorld, Provider, Rule, WorldHandle};
 
-use crate::support::{Account, Bench, PROVIDERS};
+use crate::support::{Account, PROVIDERS, TestBench, word};
 
-/// A bench with one world of its own.
+/// A test bench with one world.
 struct Case {
-    bench: Bench,
+    bench: TestBench,
     world: WorldHandle,
     account: Account,
 }
 
 impl Case {
     async fn start() -> Case {
-        let bench = Bench::start().await;
+        let bench = TestBench::start().await;
         let world = bench.simulators.create_world(NewWorld::default()).unwrap();
         let account = Account::of(&world.credentials());
         Case { bench, world, account }
@@ -32,7 +31,7 @@ impl Case {
         (status.as_u16(), answer)
     }
 
-    /// The kinds of violations, with a caller's list or without.
+    /// The kinds of violations, with or without a caller's list.
     async fn kinds(&self, refunds: Option<Value>) -> Vec<String> {
         let (status, audit) = match refunds {
             Some(refunds) => self.call(Method::POST, "audit", json!({ "refunds": refunds })).await,
@@ -54,7 +53,7 @@ impl Case {
 }
 
 #[tokio::test]
-async fn what_was_told_is_clean_and_a_lost_answer_is_untold_until_somebody_looks() {
+async fn a_refund_with_a_lost_answer_is_unreported_until_a_later_answer_reports_it() {
     let case = Case::start().await;
     for provider in PROVIDERS {
         case.bench.refund_as(&case.account, provider, 1).await;
@@ -63,15 +62,13 @@ async fn what_was_told_is_clean_and_a_lost_answer_is_untold_until_somebody_looks
     for (provider, target) in
         [(Provider::Sectigo, "1000002"), (Provider::Namecom, "200002"), (Provider::Debitsuccess, "DS000002")]
     {
-        case.arm(
-            json!({ "provider": crate::support::word(provider), "point": "after_effect", "effect": "reset_peer" }),
-        );
+        case.arm(json!({ "provider": word(provider), "point": "after_effect", "effect": "reset_peer" }));
         assert!(case.bench.refund_of(&case.account, provider, target, "id-2").await.is_err());
     }
     assert_eq!(case.kinds(None).await, ["unreported", "unreported", "unreported"]);
     let (status, strict) = case.call(Method::GET, "audit?strict=true", Value::Null).await;
     assert_eq!((status, &strict["verdict"]), (409, &json!("violations")));
-    // A second refusal says that it happened: now the callers know.
+    // The refusal of a second refund reports the first one to the caller.
     for provider in PROVIDERS {
         case.bench.refund_as(&case.account, provider, 2).await;
     }
@@ -80,7 +77,7 @@ async fn what_was_told_is_clean_and_a_lost_answer_is_untold_until_somebody_looks
 }
 
 #[tokio::test]
-async fn without_deduplication_a_mistake_is_two_effects_and_the_audit_says_so() {
+async fn without_deduplication_a_repeated_refund_is_two_effects_and_a_violation() {
     let case = Case::start().await;
     let off = json!({ "deduplication": "off" });
     case.settings(json!({ "sectigo": off, "namecom": off, "debitsuccess": off })).await;
@@ -93,14 +90,14 @@ async fn without_deduplication_a_mistake_is_two_effects_and_the_audit_says_so() 
     let kinds = case.kinds(None).await;
     assert_eq!(kinds, ["duplicate_target", "duplicate_target", "duplicate_identifier", "over_refund", "over_refund"]);
     let (_, audit) = case.call(Method::GET, "audit", Value::Null).await;
-    // Each second request looks like a client's re-send, but for the one that named itself.
+    // Each second request looks like a re-send, except the one with an identifier.
     assert_eq!(audit["suspected_resends"], json!([2, 4]));
     assert_eq!(audit["totals"][0]["refunded_minor"], 2 * 9900);
     assert_eq!(audit["totals"][2]["account"], "DS000001");
 }
 
 #[tokio::test]
-async fn a_replay_past_its_keys_life_is_a_second_effect_where_nothing_deduplicates() {
+async fn a_replay_after_the_lifetime_of_its_key_is_a_second_effect_without_deduplication() {
     let case = Case::start().await;
     case.settings(json!({ "namecom": { "deduplication": "off" } })).await;
     let refund = async || {
@@ -127,14 +124,14 @@ async fn a_replay_past_its_keys_life_is_a_second_effect_where_nothing_deduplicat
 #[case::in_doubt(json!([{"provider": "sectigo", "target": "1000001", "state": "IN_DOUBT"}]), &[])]
 #[case::second_try(json!([{"provider": "sectigo", "target": "1000001", "state": "failed"}, {"provider": "sectigo", "target": "1000001", "state": "succeeded"}]), &[])]
 #[tokio::test]
-async fn a_callers_own_list_is_held_beside_the_books(#[case] refunds: Value, #[case] kinds: &[&str]) {
+async fn the_audit_compares_the_claims_of_a_caller_with_the_books(#[case] refunds: Value, #[case] kinds: &[&str]) {
     let case = Case::start().await;
     case.bench.refund_as(&case.account, Provider::Sectigo, 1).await;
     assert_eq!(case.kinds(Some(refunds)).await, kinds);
 }
 
 #[tokio::test]
-async fn debitsuccess_claims_go_by_identifier_and_a_rejected_refund_is_no_success() {
+async fn debitsuccess_claims_are_matched_by_identifier_and_a_rejected_refund_is_no_success() {
     let case = Case::start().await;
     case.settings(json!({ "debitsuccess": { "service_fee_minor": 250 } })).await;
     for identifier in ["one", "two"] {
@@ -153,8 +150,7 @@ async fn debitsuccess_claims_go_by_identifier_and_a_rejected_refund_is_no_succes
     assert_eq!((&total["refunds"], &total["rejected"], &total["fees_minor"]), (&json!(1), &json!(1), &json!(500)));
     assert_eq!(case.world.books().first().unwrap().attempt.unwrap().number, 1);
 
-    // Where the settings let it, a rejected refund is paid after all: that is one refund, and no
-    // second one.
+    // If the settings allow it, a rejected refund is paid after all: that is still one refund.
     case.settings(json!({ "debitsuccess": { "final_statuses": "can_be_left" } })).await;
     case.call(Method::POST, "debitsuccess/refunds/two/status", json!({ "status": "Completed" })).await;
     let kinds = case.kinds(Some(json!([claim("one", "submitted"), claim("two", "succeeded")]))).await;
@@ -191,7 +187,7 @@ async fn books_and_journal_are_filtered_by_call_and_time() {
 }
 
 #[tokio::test]
-async fn a_second_request_under_a_key_in_flight_waits_or_is_refused() {
+async fn a_second_request_under_a_key_waits_or_is_refused_while_the_first_is_delayed() {
     let case = Case::start().await;
     let delay = json!({ "provider": "namecom", "operation": "ProcessRefund", "attempt": 1, "point": "before_effect", "effect": { "delay": { "milliseconds": 400 } }, "repeat": "standing" });
     case.arm(delay);
@@ -206,7 +202,9 @@ async fn a_second_request_under_a_key_in_flight_waits_or_is_refused() {
     };
     let second = async |order: &'static str| {
         case.bench
-            .settled(&case.world, |journal| journal.iter().any(|entry| entry.target.as_deref() == Some(order)))
+            .journal_of_world_once(&case.world, |journal| {
+                journal.iter().any(|entry| entry.target.as_deref() == Some(order))
+            })
             .await;
         refund(order).await
     };
@@ -219,16 +217,17 @@ async fn a_second_request_under_a_key_in_flight_waits_or_is_refused() {
 }
 
 #[tokio::test]
-async fn every_magic_value_does_what_its_list_says() {
+async fn every_magic_value_behaves_as_listed() {
     let case = Case::start().await;
     let (_, listed) = case.bench.control(Method::GET, "/v1/magic", "").await;
     for magic in listed["entries"].as_array().unwrap() {
         let provider: Provider = serde_json::from_value(magic["provider"].clone()).unwrap();
         let target = magic["target"].as_str().unwrap();
         let does = magic["does"].as_str().unwrap();
-        let asked = case.bench.refund_of(&case.account, provider, target, target);
+        let refund = case.bench.refund_of(&case.account, provider, target, target);
         let answer =
-            tokio::time::timeout(Duration::from_millis(if does.contains("never") { 300 } else { 20_000 }), asked).await;
+            tokio::time::timeout(Duration::from_millis(if does.contains("never") { 300 } else { 20_000 }), refund)
+                .await;
         let booked = || {
             case.world
                 .books()
@@ -240,7 +239,9 @@ async fn every_magic_value_does_what_its_list_says() {
                 .count()
         };
         let happens = usize::from(does.starts_with("is done") || does.starts_with("is Submitted"));
-        case.bench.settled(&case.world, |journal| journal.iter().all(|entry| entry.ending != Ending::Open)).await;
+        case.bench
+            .journal_of_world_once(&case.world, |journal| journal.iter().all(|entry| entry.ending != Ending::Open))
+            .await;
         assert_eq!(booked(), happens, "{target} {does}");
         match does {
             _ if does.contains("never") => assert!(answer.is_err(), "{target}"),
@@ -254,12 +255,12 @@ async fn every_magic_value_does_what_its_list_says() {
                     .and_then(|rest| rest.split(',').next())
                     .filter(|code| !code.contains(' '))
                 {
-                    let said = match provider {
+                    let message = match provider {
                         Provider::Sectigo => text.lines().next() == Some(code),
                         Provider::Namecom => status.as_u16().to_string() == code,
                         Provider::Debitsuccess => text.contains(&format!("<a:Code>{code}</a:Code>")),
                     };
-                    assert!(said, "{target} {does}: {status} {text}");
+                    assert!(message, "{target} {does}: {status} {text}");
                 }
             }
         }
@@ -281,15 +282,14 @@ async fn every_magic_value_does_what_its_list_says() {
     assert!(statuses.contains(&("DSREJECTS".to_owned(), "Rejected")));
 }
 
-/// Everything that can be wrong with a caller's view, at once: each is told by a kind of its own,
-/// and a script sees the verdict by the status.
+/// Every discrepancy in one world: each has its own kind, and the status shows the verdict.
 #[tokio::test]
-async fn each_way_to_be_wrong_has_a_kind_of_its_own() {
+async fn every_kind_of_violation_is_reported() {
     let case = Case::start().await;
     case.settings(json!({ "sectigo": { "deduplication": "off" }, "debitsuccess": { "refund_limit": "collected" } }))
         .await;
-    // 1 and 2 happen; 3 happens twice; of 4 nobody knows; 5 never happens; an account gives back
-    // more than was collected.
+    // 1 and 2 happen; 3 happens twice; 4 is not claimed; 5 never happens; for one account more is
+    // refunded than was collected.
     for number in [1, 2, 3, 3, 4] {
         case.bench.refund_as(&case.account, Provider::Sectigo, number).await;
     }
@@ -310,11 +310,11 @@ async fn each_way_to_be_wrong_has_a_kind_of_its_own() {
     ]);
     let (status, audit) = case.call(Method::POST, "audit?strict=true", json!({ "refunds": refunds })).await;
     assert_eq!((status, &audit["verdict"]), (409, &json!("violations")));
-    let told = audit["violations"].as_array().unwrap().iter().map(|violation| {
+    let reported = audit["violations"].as_array().unwrap().iter().map(|violation| {
         (violation["kind"].as_str().unwrap(), violation["target"].as_str().unwrap(), violation["claim"].as_u64())
     });
-    let mut told: Vec<_> = told.collect();
-    told.sort_unstable();
+    let mut reported: Vec<_> = reported.collect();
+    reported.sort_unstable();
     let expected = [
         ("amount_differs", "1000002", Some(1)),
         ("duplicate_target", "1000003", None),
@@ -324,8 +324,8 @@ async fn each_way_to_be_wrong_has_a_kind_of_its_own() {
         ("over_refund", "DS000001", None),
         ("unknown_to_caller", "1000004", None),
     ];
-    assert_eq!(told, expected);
-    // A caller that is right about everything, in a world where nothing is wrong.
+    assert_eq!(reported, expected);
+    // A caller whose claims are all correct, in a world without violations.
     let case = Case::start().await;
     case.bench.refund_as(&case.account, Provider::Sectigo, 1).await;
     let refunds = json!([claim("1000001", 9900, "succeeded")]);
@@ -333,20 +333,19 @@ async fn each_way_to_be_wrong_has_a_kind_of_its_own() {
     assert_eq!((status, &audit["verdict"]), (200, &json!("clean")));
 }
 
-/// As Go's `net/http` does it: a POST that carries a key is sent again by itself when its
-/// connection dies before an answer.
+/// Go's `net/http` repeats a POST with a key if its connection dies before an answer.
 #[rstest]
 #[case::without_an_answer("reset_peer", 0, true)]
 #[case::closed("close", 0, true)]
 #[case::later("reset_peer", 2, false)]
 #[case::answered("answer", 0, false)]
 #[tokio::test]
-async fn a_request_that_comes_again_at_once_under_its_key_looks_like_a_hidden_resend(
+async fn an_immediate_repetition_under_the_same_key_is_a_suspected_resend(
     #[case] effect: &str,
     #[case] seconds_later: u64,
     #[case] suspected: bool,
 ) {
-    let bench = Bench::start().await;
+    let bench = TestBench::start().await;
     bench.simulators.with_world(|world| world.clock.stop());
     let account = Account::demo();
     let effect = if effect == "answer" { json!({ "answer": { "status": 503 } }) } else { json!(effect) };
@@ -357,7 +356,7 @@ async fn a_request_that_comes_again_at_once_under_its_key_looks_like_a_hidden_re
     assert!(refund("key-1", "200001").await.map_or(true, |response| response.status() == 503));
     bench.simulators.advance(std::time::Duration::from_secs(seconds_later));
     refund("key-1", "200001").await.unwrap();
-    // Another key, and another body, are other requests.
+    // Another key or another body is another request.
     refund("key-2", "200001").await.unwrap();
     refund("key-2", "200002").await.unwrap();
     let resends: Vec<_> = bench.simulators.journal().iter().map(|entry| entry.suspected_resend_of).collect();
@@ -365,8 +364,8 @@ async fn a_request_that_comes_again_at_once_under_its_key_looks_like_a_hidden_re
 }
 
 #[tokio::test]
-async fn a_debitsuccess_refund_under_its_identifier_is_no_other() {
-    let bench = Bench::start().await;
+async fn a_debitsuccess_refund_is_matched_by_its_own_identifier() {
+    let bench = TestBench::start().await;
     bench.arm(json!({ "provider": "debitsuccess", "point": "before_effect", "effect": "reset_peer" }));
     assert!(bench.refund(Provider::Debitsuccess).await.is_err());
     bench.refund(Provider::Debitsuccess).await.unwrap();
@@ -376,8 +375,8 @@ async fn a_debitsuccess_refund_under_its_identifier_is_no_other() {
 }
 
 #[tokio::test]
-async fn the_journal_keeps_what_was_sent_and_no_secret() {
-    let bench = Bench::start().await;
+async fn the_journal_keeps_requests_without_their_secrets() {
+    let bench = TestBench::start().await;
     for provider in PROVIDERS {
         bench.refund(provider).await.unwrap();
     }
@@ -413,7 +412,7 @@ async fn the_journal_keeps_what_was_sent_and_no_secret() {
     assert_eq!(header(4, "cookie"), Some(json!("***")));
     assert_eq!(entry(4)["query"], "z=1&LoginPassword=***&a=2");
 
-    // Parameters stand in their order, which JSON as Rust's maps read it would lose.
+    // Parameters keep their order, which a JSON map in Rust would lose.
     let raw = bench.client.get(format!("http://{}/v1/journal", bench.simulators.control_addr()));
     let raw = raw.send().await.unwrap().text().await.unwrap();
     for parameters in [
@@ -424,14 +423,14 @@ async fn the_journal_keeps_what_was_sent_and_no_secret() {
     ] {
         assert!(raw.contains(parameters), "{parameters}\n{raw}");
     }
-    // A copy of the world has it all, too.
+    // A copy of the world has the same entries.
     let fork = bench.simulators.demo().fork(None).unwrap();
     assert_eq!(serde_json::to_value(fork.journal()).unwrap(), journal["entries"]);
 }
 
 #[tokio::test]
-async fn the_journal_counts_all_and_keeps_so_much_of_a_body() {
-    let bench = Bench::start().await;
+async fn the_journal_counts_all_requests_and_cuts_long_bodies() {
+    let bench = TestBench::start().await;
     let url = format!("http://{}/core/v1/refund", bench.simulators.namecom_plaintext_addr());
     for size in [20_000, 10] {
         let request = bench.client.post(&url).basic_auth("demo-test", Some("demo-token"));

@@ -1,14 +1,14 @@
-//! As much of JSON Schema as the OpenAPI document uses, read strictly: a word that is not known
-//! here fails the test.
+//! The part of JSON Schema that the OpenAPI document uses. A keyword that is not implemented here
+//! fails the test.
 
 use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-/// What is wrong with a value by its schema, with the place; fields that the schema does not name
-/// are wrong, unless it says what they are.
+/// Checks a value against its schema; an error names the place. Fields that the schema does not
+/// describe are errors.
 pub(crate) fn check(document: &Value, schema: &Value, value: &Value) -> Result<(), String> {
-    let Some(words) = schema.as_object() else { return Err(format!("{schema} is no schema")) };
-    for (word, wanted) in words {
+    let Some(keywords) = schema.as_object() else { return Err(format!("{schema} is not a schema")) };
+    for (word, wanted) in keywords {
         let fits = match word.as_str() {
             "$ref" => {
                 let target = document.pointer(wanted.as_str().unwrap().strip_prefix('#').unwrap()).unwrap();
@@ -25,6 +25,7 @@ pub(crate) fn check(document: &Value, schema: &Value, value: &Value) -> Result<(
                 let ways = wanted.as_array().unwrap();
                 ways.iter().filter(|way| check(document, way, value).is_ok()).count() == 1
             }
+            "anyOf" => wanted.as_array().unwrap().iter().any(|choice| check(document, choice, value).is_ok()),
             "minimum" => number(value).is_none_or(|number| number >= wanted.as_f64().unwrap()),
             "maximum" => number(value).is_none_or(|number| number <= wanted.as_f64().unwrap()),
             "minLength" => length(value).is_none_or(|length| length >= wanted.as_u64().unwrap()),
@@ -34,10 +35,17 @@ pub(crate) fn check(document: &Value, schema: &Value, value: &Value) -> Result<(
             "format" => match (wanted.as_str().unwrap(), value.as_str()) {
                 ("date-time", Some(text)) => OffsetDateTime::parse(text, &Rfc3339).is_ok(),
                 ("date-time" | "int32" | "int64" | "double" | "password", _) => true,
-                (format, _) => return Err(format!("the format {format} is not known here")),
+                (format, _) => return Err(format!("the format {format} is not implemented here")),
             },
             "items" => {
                 for (index, item) in value.as_array().into_iter().flatten().enumerate() {
+                    check(document, wanted, item).map_err(|wrong| format!("[{index}]{wrong}"))?;
+                }
+                true
+            }
+            "prefixItems" => {
+                let items = value.as_array().into_iter().flatten().zip(wanted.as_array().unwrap());
+                for (index, (item, wanted)) in items.enumerate() {
                     check(document, wanted, item).map_err(|wrong| format!("[{index}]{wrong}"))?;
                 }
                 true
@@ -47,7 +55,7 @@ pub(crate) fn check(document: &Value, schema: &Value, value: &Value) -> Result<(
             }),
             "properties" | "additionalProperties" => true,
             "description" | "default" | "writeOnly" | "title" | "examples" => true,
-            word => return Err(format!(": `{word}` is not known here")),
+            word => return Err(format!(": `{word}` is not implemented here")),
         };
         if !fits {
             return Err(format!(": {value} does not fit {word} {wanted}"));
@@ -64,9 +72,9 @@ fn fields(document: &Value, schema: &Value, value: &Value) -> Result<(), String>
             (Some(schema), _) => check(document, schema, field).map_err(|wrong| format!(".{name}{wrong}"))?,
             (None, Value::Object(_)) => check(document, others, field).map_err(|wrong| format!(".{name}{wrong}"))?,
             (None, Value::Bool(true)) => {}
-            // An object of which nothing is said can have anything in it.
+            // An object schema without fields allows any field.
             (None, Value::Null) if named.is_none() => {}
-            (None, _) => return Err(format!(".{name} is not described")),
+            (None, _) => return Err(format!(".{name} is not documented")),
         }
     }
     Ok(())
@@ -81,7 +89,7 @@ fn is_a(wanted: &Value, value: &Value) -> bool {
         "number" => value.is_number(),
         "array" => value.is_array(),
         "object" => value.is_object(),
-        other => panic!("{other} is no type"),
+        other => panic!("{other} is not a type"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Running simulators, and a refund at each provider as a client would send it.
+//! Running simulators, and refund requests to each provider as a client would send them.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use serde_json::Value;
 use simulators::{Config, Credentials, JournalEntry, Provider, Rule, Simulators, WorldHandle};
 
 /// Simulators on free ports, and a client that opens a connection for each request.
-pub(crate) struct Bench {
+pub(crate) struct TestBench {
     pub(crate) simulators: Simulators,
     pub(crate) client: Client,
 }
 
-/// What the client of a world logs in with, at each provider: a name and a secret.
+/// The credentials of a world for each provider: a name and a secret.
 pub(crate) struct Account {
     pub(crate) sectigo: (String, String),
     pub(crate) namecom: (String, String),
@@ -20,7 +20,7 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    /// That of the demo data.
+    /// The credentials of the demo data.
     pub(crate) fn demo() -> Account {
         let [sectigo, namecom, debitsuccess] =
             [("demo", "demo-password"), ("demo-test", "demo-token"), ("demo", "demo-password")]
@@ -40,21 +40,21 @@ impl Account {
 
 pub(crate) const PROVIDERS: [Provider; 3] = [Provider::Sectigo, Provider::Namecom, Provider::Debitsuccess];
 
-/// Long enough for a loaded machine, and no wait where all is well.
-const AT_LAST: Duration = Duration::from_secs(20);
+/// Long enough for a loaded machine; a passing test does not wait for it.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
-impl Bench {
-    pub(crate) async fn start() -> Bench {
-        Bench::start_as(Config::free_ports()).await
+impl TestBench {
+    pub(crate) async fn start() -> TestBench {
+        TestBench::start_as(Config::free_ports()).await
     }
 
-    pub(crate) async fn start_as(config: Config) -> Bench {
+    pub(crate) async fn start_as(config: Config) -> TestBench {
         let simulators = Simulators::start(config).await.unwrap();
         let client = client(&simulators, 0);
-        Bench { simulators, client }
+        TestBench { simulators, client }
     }
 
-    /// Asks for a refund, always of the same thing, and tells status and body; the error where
+    /// Requests the refund of demo order or account 7 and returns status and body; an error if
     /// there was no answer.
     pub(crate) async fn refund(&self, provider: Provider) -> Result<(StatusCode, String), reqwest::Error> {
         self.refund_by(&self.client, provider).await
@@ -65,44 +65,19 @@ impl Bench {
         client: &Client,
         provider: Provider,
     ) -> Result<(StatusCode, String), reqwest::Error> {
-        let request = match provider {
-            Provider::Sectigo => {
-                let form = [
-                    ("loginName", "demo"),
-                    ("loginPassword", "demo-password"),
-                    ("orderNumber", "1000007"),
-                    ("refundReasonCode", "11"),
-                ];
-                client.post(format!("https://{}/products/!AutoRefund", self.simulators.sectigo_addr())).form(&form)
-            }
-            Provider::Namecom => client
-                .post(format!("http://{}/core/v1/refund", self.simulators.namecom_plaintext_addr()))
-                .basic_auth("demo-test", Some("demo-token"))
-                .header("content-type", "application/json")
-                .body(r#"{"orderId":200007,"orderItemIds":[3200007]}"#),
-            Provider::Debitsuccess => client
-                .post(format!("http://{}/DSWebService/DSServices.svc", self.simulators.debitsuccess_plaintext_addr()))
-                .header("content-type", "text/xml; charset=utf-8")
-                .header("soapaction", "\"http://tempuri.org/IDSServices/InitiateRefund\"")
-                .body(INITIATE_REFUND),
-        };
+        let request = self.request_by(client, &Account::demo(), provider, &demo_target(provider, 7), "recoup-7");
         let response = request.send().await?;
         Ok((response.status(), response.text().await?))
     }
 
-    /// Asks for the refund of the nth demo order or account, as the client of a world; the
+    /// Requests the refund of demo order or account `n` with the credentials of a world; the
     /// Debitsuccess identifier is `id-n`.
     pub(crate) async fn refund_as(&self, account: &Account, provider: Provider, n: u32) -> (StatusCode, String) {
-        let target = match provider {
-            Provider::Sectigo => (1_000_000 + n).to_string(),
-            Provider::Namecom => (200_000 + n).to_string(),
-            Provider::Debitsuccess => format!("DS{n:06}"),
-        };
-        self.refund_of(account, provider, &target, &format!("id-{n}")).await.unwrap()
+        self.refund_of(account, provider, &demo_target(provider, n), &format!("id-{n}")).await.unwrap()
     }
 
-    /// Asks for the refund of a target as the client of a world: at name.com without a key, at
-    /// Debitsuccess under an identifier.
+    /// Requests the refund of a target with the credentials of a world: at name.com without a key,
+    /// at Debitsuccess with an identifier.
     pub(crate) async fn refund_of(
         &self,
         account: &Account,
@@ -114,18 +89,29 @@ impl Bench {
         Ok((response.status(), response.text().await?))
     }
 
-    /// Waits until a world's journal satisfies a condition.
-    pub(crate) async fn settled(&self, world: &WorldHandle, condition: impl Fn(&[JournalEntry]) -> bool) {
-        let asked = async {
+    /// Waits until the journal of a world satisfies a condition.
+    pub(crate) async fn journal_of_world_once(&self, world: &WorldHandle, condition: impl Fn(&[JournalEntry]) -> bool) {
+        let wait = async {
             while !condition(&world.journal()) {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         };
-        tokio::time::timeout(AT_LAST, asked).await.expect("the journal never came to that");
+        tokio::time::timeout(TIMEOUT, wait).await.expect("the journal did not satisfy the condition in time");
     }
 
     pub(crate) fn request_for(
         &self,
+        account: &Account,
+        provider: Provider,
+        target: &str,
+        identifier: &str,
+    ) -> reqwest::RequestBuilder {
+        self.request_by(&self.client, account, provider, target, identifier)
+    }
+
+    fn request_by(
+        &self,
+        client: &Client,
         account: &Account,
         provider: Provider,
         target: &str,
@@ -144,11 +130,11 @@ impl Bench {
                     ("orderNumber", target),
                     ("refundReasonCode", "11"),
                 ];
-                self.client.post(format!("https://{}/products/!AutoRefund", self.simulators.sectigo_addr())).form(&form)
+                client.post(format!("https://{}/products/!AutoRefund", self.simulators.sectigo_addr())).form(&form)
             }
             Provider::Namecom => {
                 let order: i32 = target.parse().unwrap();
-                self.client
+                client
                     .post(format!("http://{}/core/v1/refund", self.simulators.namecom_plaintext_addr()))
                     .basic_auth(username, Some(secret))
                     .header("content-type", "application/json")
@@ -160,7 +146,7 @@ impl Bench {
                     .replace(">demo<", &format!(">{username}<"))
                     .replace("DS000007", target)
                     .replace("recoup-7", identifier);
-                self.client
+                client
                     .post(format!(
                         "http://{}/DSWebService/DSServices.svc",
                         self.simulators.debitsuccess_plaintext_addr()
@@ -186,9 +172,9 @@ impl Bench {
         self.simulators.arm(rule).unwrap()
     }
 
-    /// The journal, once it satisfies a condition.
+    /// Waits until the journal of the demo world satisfies a condition, and returns it.
     pub(crate) async fn journal_once(&self, condition: impl Fn(&[JournalEntry]) -> bool) -> Vec<JournalEntry> {
-        let asked = async {
+        let wait = async {
             loop {
                 let journal = self.simulators.journal();
                 if condition(&journal) {
@@ -197,19 +183,35 @@ impl Bench {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         };
-        tokio::time::timeout(AT_LAST, asked).await.expect("the journal never came to that")
+        tokio::time::timeout(TIMEOUT, wait).await.expect("the journal did not satisfy the condition in time")
     }
 }
 
-/// A client that trusts the TLS port and keeps so many idle connections.
+/// A client that trusts the TLS ports and keeps `idle` idle connections.
 pub(crate) fn client(simulators: &Simulators, idle: usize) -> Client {
-    // The first test installs it, the others find it there.
+    // Only the first test installs the provider; the error of the others is ignored.
     drop(rustls::crypto::ring::default_provider().install_default());
     let ca = Certificate::from_pem(simulators.ca_pem().as_bytes()).unwrap();
     Client::builder().tls_certs_only([ca]).pool_max_idle_per_host(idle).no_proxy().build().unwrap()
 }
 
-/// The word for a provider in JSON.
+/// The order number, order id or account reference of demo order or account `n`, 1 to 999.
+pub(crate) fn demo_target(provider: Provider, n: u32) -> String {
+    match provider {
+        Provider::Sectigo => (1_000_000 + n).to_string(),
+        Provider::Namecom => (200_000 + n).to_string(),
+        Provider::Debitsuccess => format!("DS{n:06}"),
+    }
+}
+
+/// Whether a path is an instance of a path template of the OpenAPI document.
+pub(crate) fn matches_template(path: &str, template: &str) -> bool {
+    let (path, template): (Vec<_>, Vec<_>) = (path.split('/').collect(), template.split('/').collect());
+    path.len() == template.len()
+        && path.iter().zip(template).all(|(part, expected)| expected.starts_with('{') || *part == expected)
+}
+
+/// A provider in JSON.
 pub(crate) fn word(provider: Provider) -> Value {
     serde_json::to_value(provider).unwrap()
 }

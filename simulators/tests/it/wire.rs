@@ -1,6 +1,6 @@
-//! Every effect at every point of every provider, as a bare socket sees it, on new connections and
-//! on reused ones, over TLS where the provider has it, at the demo world's ports and at ports of a
-//! world's own; and what the books and the journal say of each.
+//! Every effect at every point of every provider, seen from a bare socket: on new and on reused
+//! connections, with and without TLS, at the common ports and at own ports of worlds; each compared
+//! with the books and the journal.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,7 +12,7 @@ use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
     raw::{self, End, Raw},
-    support::{Account, Bench, PROVIDERS, word},
+    support::{Account, PROVIDERS, TestBench, word},
 };
 
 const DELAY: Duration = Duration::from_millis(30);
@@ -51,10 +51,10 @@ fn name(word: &Value) -> &str {
     word.as_str().unwrap_or_else(|| word.as_object().unwrap().keys().next().unwrap())
 }
 
-/// What has to be seen.
+/// The expected observation.
 struct Expected {
     end: End,
-    /// How often the refund is in the books.
+    /// The number of refunds in the books.
     effects: usize,
     ending: Ending,
 }
@@ -67,7 +67,8 @@ fn expected(provider: Provider, point: &str, effect: &str) -> Option<Expected> {
     let effects = usize::from(matches!(point, "after_effect" | "during_answer") || matches!(effect, "delay" | "stale"));
     let expected = |end, ending| Some(Expected { end, effects, ending });
     match effect {
-        // Of that nobody knows anything: there is no entry whose ending could be looked at.
+        // The simulators do not see the connection: the journal has no entry, and the ending is not
+        // compared.
         "refuse" if point == "connect" => expected(End::Refused, Ending::Refused),
         "refuse_tls" if point == "connect" && tls => expected(End::Closed, Ending::TlsRefused),
         "refuse" | "refuse_tls" => None,
@@ -75,14 +76,14 @@ fn expected(provider: Provider, point: &str, effect: &str) -> Option<Expected> {
         "never_answer" if in_answer => expected(End::Silent, Ending::StalledInAnswer),
         "never_answer" => expected(End::Silent, Ending::NeverAnswered),
         "close" if in_answer => expected(End::Closed, Ending::Truncated),
-        // Before the handshake there is no TLS that could say goodbye.
-        "close" if point == "connect" && tls => expected(End::BrokenOff, Ending::ClosedWithoutAnswer),
+        // Before the handshake there is no TLS session for a close_notify.
+        "close" if point == "connect" && tls => expected(End::ClosedWithoutNotify, Ending::ClosedWithoutAnswer),
         "close" => expected(End::Closed, Ending::ClosedWithoutAnswer),
         "reset_peer" if in_answer => expected(End::Reset, Ending::ResetInAnswer),
         "reset_peer" if point == "connect" => expected(End::Reset, Ending::Refused),
         "reset_peer" => expected(End::Reset, Ending::ResetWithoutAnswer),
         _ if early => None,
-        "limit_data" => expected(if tls { End::BrokenOff } else { End::Closed }, Ending::Truncated),
+        "limit_data" => expected(if tls { End::ClosedWithoutNotify } else { End::Closed }, Ending::Truncated),
         "corrupt" | "slicer" => expected(End::Whole, Ending::KeptAlive),
         _ if in_answer => None,
         "commit_late" if point == "after_effect" => None,
@@ -97,20 +98,20 @@ async fn every_effect_at_every_point(
     #[values(Provider::Sectigo, Provider::Namecom, Provider::Debitsuccess)] provider: Provider,
     #[values(false, true)] reused: bool,
 ) {
-    let bench = Bench::start().await;
+    let bench = TestBench::start().await;
     for (point, effect) in coordinates(provider, reused) {
         walk(&bench, &bench.simulators.demo(), provider, reused, &point, &effect).await;
     }
 }
 
-/// With a world and ports for each, nobody need wait for anybody.
+/// Each pair in its own world with own ports, all in parallel.
 #[rstest]
 #[tokio::test]
-async fn every_effect_at_every_point_of_worlds_side_by_side(
+async fn every_effect_at_every_point_of_worlds_in_parallel(
     #[values(Provider::Sectigo, Provider::Namecom, Provider::Debitsuccess)] provider: Provider,
     #[values(false, true)] reused: bool,
 ) {
-    let bench = Arc::new(Bench::start().await);
+    let bench = Arc::new(TestBench::start().await);
     let mut walks = JoinSet::new();
     for (point, effect) in coordinates(provider, reused) {
         let bench = bench.clone();
@@ -127,17 +128,17 @@ async fn every_effect_at_every_point_of_worlds_side_by_side(
 }
 
 fn coordinates(provider: Provider, reused: bool) -> Vec<(Value, Value)> {
-    // A connection that is reused has been accepted long ago.
+    // A reused connection is already accepted.
     let points = points(provider).into_iter().filter(|point| !(reused && point == "connect"));
     let all = points.flat_map(|point| effects().map(|effect| (point.clone(), effect)));
-    // Where there is no handshake, a rule that refuses it has nothing to do.
+    // Without TLS there is no handshake to refuse.
     let has_meaning = |(point, effect): &(Value, Value)| {
         !(provider == Provider::Namecom && point == "connect" && effect == "refuse_tls")
     };
     all.filter(has_meaning).collect()
 }
 
-async fn walk(bench: &Bench, world: &WorldHandle, provider: Provider, reused: bool, point: &Value, effect: &Value) {
+async fn walk(bench: &TestBench, world: &WorldHandle, provider: Provider, reused: bool, point: &Value, effect: &Value) {
     let place = format!("{provider:?}, {effect} at {point}, {}", if reused { "reused" } else { "new" });
     let simulators = &bench.simulators;
     world.with_world(World::reset);
@@ -156,7 +157,7 @@ async fn walk(bench: &Bench, world: &WorldHandle, provider: Provider, reused: bo
     let mut connected = None;
     if reused {
         let mut raw = Raw::connect_in(simulators, world, provider).await.unwrap();
-        assert_eq!(raw.ask(&raw::lookup_by(&account, provider, 8)).await.end, End::Whole);
+        assert_eq!(raw.call(&raw::lookup_by(&account, provider, 8)).await.end, End::Whole);
         connected = Some(raw);
     }
     let id = world.arm(rule).unwrap();
@@ -166,28 +167,27 @@ async fn walk(bench: &Bench, world: &WorldHandle, provider: Provider, reused: bo
         None => Raw::connect_in(simulators, world, provider).await,
     };
     let lookup = raw::lookup_by(&account, provider, 7);
-    let (end, heard) = match connected {
+    let (end, answer) = match connected {
         Err(end) => (end, None),
         Ok(mut raw) => {
-            let heard = raw.ask(&raw::refund_by(&account, provider, 7)).await;
-            (heard.end, Some((raw, heard)))
+            let answer = raw.call(&raw::refund_by(&account, provider, 7)).await;
+            (answer.end, Some((raw, answer)))
         }
     };
-    assert_eq!(end, expected.end, "{place}: {heard:?}", heard = heard.as_ref().map(|(_, heard)| heard));
+    assert_eq!(end, expected.end, "{place}: {answer:?}", answer = answer.as_ref().map(|(_, answer)| answer));
     assert_eq!(world.with_world(|world| world.faults.get(id).unwrap().fired), 1, "{place}");
 
-    // What the books say.
+    // The books.
     let refunded = || world.books().iter().filter(|entry| entry.provider == provider).count();
     assert_eq!(refunded(), expected.effects, "{place}");
-    // What the journal says: connections of which nothing was read have an entry of their own,
-    // without a path.
-    bench.settled(world, |journal| journal.iter().all(|entry| entry.ending != Ending::Open)).await;
+    // The journal: a connection without a request has its own entry without a path.
+    bench.journal_of_world_once(world, |journal| journal.iter().all(|entry| entry.ending != Ending::Open)).await;
     let journal = world.journal();
     if effect == "refuse" {
         assert!(journal.is_empty(), "{place}");
         world.with_world(|world| world.faults.disarm(id)).unwrap();
         let mut raw = Raw::connect_in(simulators, world, provider).await.unwrap();
-        assert!(raw::says_done(provider, &raw.ask(&raw::refund_by(&account, provider, 7)).await.text()), "{place}");
+        assert!(raw::says_done(provider, &raw.call(&raw::refund_by(&account, provider, 7)).await.text()), "{place}");
         return;
     }
     let entry = journal.iter().rfind(|entry| entry.moves_money || entry.path.is_empty()).unwrap();
@@ -196,59 +196,59 @@ async fn walk(bench: &Bench, world: &WorldHandle, provider: Provider, reused: bo
     assert!(entry.rules == [id] || (early && name(effect) == "delay"), "{place}");
     assert_eq!(entry.ordinal, if reused { 2 } else { 1 }, "{place}");
 
-    let Some((mut raw, heard)) = heard else { return };
+    let Some((mut raw, answer)) = answer else { return };
     let at = point["during_answer"]["after_bytes"].as_u64().unwrap_or_default() as usize;
     match name(effect) {
         "delay" => {
-            assert!(raw::says_done(provider, &heard.text()) && started.elapsed() >= DELAY, "{place}");
+            assert!(raw::says_done(provider, &answer.text()) && started.elapsed() >= DELAY, "{place}");
         }
         "never_answer" | "close" | "reset_peer" | "limit_data"
             if name(point) == "during_answer" || name(effect) == "limit_data" =>
         {
-            assert_eq!(heard.body.len(), at, "{place}");
-            assert!(heard.told_length().unwrap() > at, "{place}");
+            assert_eq!(answer.body.len(), at, "{place}");
+            assert!(answer.declared_length().unwrap() > at, "{place}");
             assert_eq!(entry.answer_bytes, at, "{place}");
         }
         "never_answer" | "close" | "reset_peer" => {
-            assert_eq!((heard.head.as_str(), heard.body.len()), ("", 0), "{place}")
+            assert_eq!((answer.head.as_str(), answer.body.len()), ("", 0), "{place}")
         }
         "corrupt" => {
-            let mut body = heard.body.clone();
-            assert!(!raw::says_done(provider, &heard.text()) || provider != Provider::Sectigo, "{place}");
+            let mut body = answer.body.clone();
+            assert!(!raw::says_done(provider, &answer.text()) || provider != Provider::Sectigo, "{place}");
             body[at] = !body[at];
             assert!(raw::says_done(provider, &String::from_utf8(body).unwrap()), "{place}");
         }
         "slicer" => {
-            assert!(raw::says_done(provider, &heard.text()), "{place}");
-            assert!(heard.pieces > (heard.body.len() - at) / 64, "{place}: {} pieces", heard.pieces);
+            assert!(raw::says_done(provider, &answer.text()), "{place}");
+            assert!(answer.pieces > (answer.body.len() - at) / 64, "{place}: {} pieces", answer.pieces);
         }
-        "answer" => assert_eq!((heard.status(), heard.text().as_str()), (Some(503), "later"), "{place}"),
+        "answer" => assert_eq!((answer.status(), answer.text().as_str()), (Some(503), "later"), "{place}"),
         "commit_late" => {
-            let told = match provider {
-                Provider::Sectigo => heard.status() == Some(504),
-                Provider::Namecom => heard.status() == Some(504) && heard.text().contains("taking too long"),
-                Provider::Debitsuccess => heard.text().contains("<a:Code>05</a:Code>"),
+            let is_timeout = match provider {
+                Provider::Sectigo => answer.status() == Some(504),
+                Provider::Namecom => answer.status() == Some(504) && answer.text().contains("taking too long"),
+                Provider::Debitsuccess => answer.text().contains("<a:Code>05</a:Code>"),
             };
-            assert!(told, "{place}: {heard:?}");
-            assert!(!raw::shows_refund(provider, &raw.ask(&lookup).await.text()), "{place}");
+            assert!(is_timeout, "{place}: {answer:?}");
+            assert!(!raw::shows_refund(provider, &raw.call(&lookup).await.text()), "{place}");
             assert!(world.advance(Duration::from_secs(3601)));
             assert_eq!(refunded(), 1, "{place}");
-            assert!(raw::shows_refund(provider, &raw.ask(&lookup).await.text()), "{place}");
+            assert!(raw::shows_refund(provider, &raw.call(&lookup).await.text()), "{place}");
         }
         "stale" => {
-            assert!(raw::says_done(provider, &heard.text()), "{place}");
-            assert!(!raw::shows_refund(provider, &raw.ask(&lookup).await.text()), "{place}");
+            assert!(raw::says_done(provider, &answer.text()), "{place}");
+            assert!(!raw::shows_refund(provider, &raw.call(&lookup).await.text()), "{place}");
             assert!(world.advance(Duration::from_secs(3601)));
-            assert!(raw::shows_refund(provider, &raw.ask(&lookup).await.text()), "{place}");
+            assert!(raw::shows_refund(provider, &raw.call(&lookup).await.text()), "{place}");
         }
-        "forged_answer" => assert!(raw::says_done(provider, &heard.text()), "{place}"),
-        other => panic!("{other} is not looked at"),
+        "forged_answer" => assert!(raw::says_done(provider, &answer.text()), "{place}"),
+        other => panic!("{other} is not checked"),
     }
 }
 
 #[tokio::test]
-async fn an_answer_can_be_cut_at_each_of_its_bytes_and_behind_them() {
-    let bench = Bench::start().await;
+async fn an_answer_can_be_cut_at_any_byte_and_after_its_end() {
+    let bench = TestBench::start().await;
     for provider in [Provider::Sectigo, Provider::Namecom] {
         for after_bytes in [0, 1, 2, 19, 60, 100_000] {
             for (effect, cut) in [("close", End::Closed), ("reset_peer", End::Reset)] {
@@ -258,33 +258,33 @@ async fn an_answer_can_be_cut_at_each_of_its_bytes_and_behind_them() {
                 let mut raw = Raw::connect(&bench.simulators, provider).await.unwrap();
                 // Sectigo's answer to a refund is one byte long.
                 let request = if provider == Provider::Sectigo { raw::lookup } else { raw::refund };
-                let heard = raw.ask(&request(provider, 7)).await;
-                let whole = heard.told_length().unwrap();
-                assert_eq!((heard.body.len(), heard.end), (after_bytes.min(whole), cut));
+                let answer = raw.call(&request(provider, 7)).await;
+                let whole = answer.declared_length().unwrap();
+                assert_eq!((answer.body.len(), answer.end), (after_bytes.min(whole), cut));
                 let ending = bench.simulators.journal().pop().unwrap().ending;
                 let short = after_bytes < whole;
-                let told = match cut {
+                let expected = match cut {
                     End::Closed if short => Ending::Truncated,
                     End::Closed => Ending::ClosedAfterAnswer,
                     _ if short => Ending::ResetInAnswer,
                     _ => Ending::ResetAfterAnswer,
                 };
-                assert_eq!(ending, told);
+                assert_eq!(ending, expected);
             }
         }
     }
 }
 
 #[tokio::test]
-async fn a_close_is_a_fin_even_where_the_client_still_sends() {
-    let bench = Bench::start().await;
+async fn a_close_is_a_fin_even_while_the_client_still_sends() {
+    let bench = TestBench::start().await;
     for provider in PROVIDERS {
         bench.arm(json!({ "provider": word(provider), "point": "before_read", "effect": "close", "ordinal": 2 }));
         let mut raw = Raw::connect(&bench.simulators, provider).await.unwrap();
-        assert_eq!(raw.ask(&raw::lookup(provider, 8)).await.end, End::Whole);
-        // Nobody has read any of these when the connection is closed.
+        assert_eq!(raw.call(&raw::lookup(provider, 8)).await.end, End::Whole);
+        // None of these is read before the connection is closed.
         raw.send(&raw::refund(provider, 7).repeat(50)).await;
-        assert_eq!(raw.hear().await.end, End::Closed, "{provider:?}");
+        assert_eq!(raw.read_answer().await.end, End::Closed, "{provider:?}");
     }
     assert!(bench.simulators.books().is_empty());
 }
@@ -296,22 +296,22 @@ async fn a_close_is_a_fin_even_where_the_client_still_sends() {
 #[case(Provider::Namecom, "replay", "\"orderItemStatus\":\"refunded\"")]
 #[case(Provider::Debitsuccess, "14143", "<a:Code>14143</a:Code>")]
 #[tokio::test]
-async fn a_provider_can_say_what_is_not_so(#[case] provider: Provider, #[case] pretence: &str, #[case] said: &str) {
-    let bench = Bench::start().await;
+async fn a_rule_can_give_a_false_answer(#[case] provider: Provider, #[case] pretence: &str, #[case] message: &str) {
+    let bench = TestBench::start().await;
     for (point, effects) in [("before_effect", 0), ("after_effect", 1)] {
         bench.simulators.with_world(World::reset);
         bench.arm(json!({ "provider": word(provider), "point": point, "effect": { "forged_answer": pretence } }));
         let mut raw = Raw::connect(&bench.simulators, provider).await.unwrap();
-        let heard = raw.ask(&raw::refund(provider, 7)).await;
-        assert!(heard.text().contains(said), "{}", heard.text());
-        assert_eq!(heard.head.contains("x-idempotent-replay: 1"), pretence == "replay");
+        let answer = raw.call(&raw::refund(provider, 7)).await;
+        assert!(answer.text().contains(message), "{}", answer.text());
+        assert_eq!(answer.head.contains("x-idempotent-replay: 1"), pretence == "replay");
         assert_eq!(bench.simulators.books().len(), effects, "{point}");
     }
 }
 
 #[tokio::test]
-async fn a_lookup_can_show_what_was_when_its_rule_was_armed() {
-    let bench = Bench::start().await;
+async fn a_lookup_can_show_the_state_at_the_time_its_rule_was_armed() {
+    let bench = TestBench::start().await;
     let operations = ["!getPostPaymentStatus", "GetOrder", "GetRefundStatus"];
     for (provider, operation) in PROVIDERS.into_iter().zip(operations) {
         bench.arm(json!({
@@ -319,21 +319,21 @@ async fn a_lookup_can_show_what_was_when_its_rule_was_armed() {
             "effect": { "stale": { "seconds": 60 } }, "repeat": "standing",
         }));
         let mut raw = Raw::connect(&bench.simulators, provider).await.unwrap();
-        raw.ask(&raw::refund(provider, 7)).await;
-        assert!(!raw::shows_refund(provider, &raw.ask(&raw::lookup(provider, 7)).await.text()));
+        raw.call(&raw::refund(provider, 7)).await;
+        assert!(!raw::shows_refund(provider, &raw.call(&raw::lookup(provider, 7)).await.text()));
         assert!(bench.simulators.advance(Duration::from_secs(61)));
-        assert!(raw::shows_refund(provider, &raw.ask(&raw::lookup(provider, 7)).await.text()));
+        assert!(raw::shows_refund(provider, &raw.call(&raw::lookup(provider, 7)).await.text()));
     }
 }
 
 #[tokio::test]
-async fn a_rule_can_be_for_reused_connections_only_and_flap() {
-    let bench = Bench::start().await;
+async fn a_rule_can_fire_on_reused_connections_only_and_a_rule_can_flap() {
+    let bench = TestBench::start().await;
     bench.arm(json!({ "provider": "namecom", "point": "after_effect", "effect": "reset_peer", "ordinal": 2 }));
     bench.arm(json!({ "provider": "sectigo", "point": "connect", "effect": "reset_peer", "repeat": { "flap": {} } }));
     let mut raw = Raw::connect(&bench.simulators, Provider::Namecom).await.unwrap();
-    assert_eq!(raw.ask(&raw::refund(Provider::Namecom, 1)).await.end, End::Whole);
-    assert_eq!(raw.ask(&raw::refund(Provider::Namecom, 2)).await.end, End::Reset);
+    assert_eq!(raw.call(&raw::refund(Provider::Namecom, 1)).await.end, End::Whole);
+    assert_eq!(raw.call(&raw::refund(Provider::Namecom, 2)).await.end, End::Reset);
     let mut ends = Vec::new();
     for _ in 0..4 {
         ends.push(Raw::connect(&bench.simulators, Provider::Sectigo).await.err());
@@ -342,22 +342,22 @@ async fn a_rule_can_be_for_reused_connections_only_and_flap() {
 }
 
 #[tokio::test]
-async fn a_rule_that_only_delays_a_connection_stands_with_its_next_request() {
-    let bench = Bench::start().await;
+async fn a_rule_that_delays_a_connection_is_listed_in_the_entry_of_its_next_request() {
+    let bench = TestBench::start().await;
     let delay = |point: &str| json!({ "provider": "namecom", "point": point, "effect": { "delay": { "milliseconds": 1 } }, "repeat": { "times": 2 } });
     let rules = [bench.arm(delay("connect")), bench.arm(delay("before_read"))];
     let mut raw = Raw::connect(&bench.simulators, Provider::Namecom).await.unwrap();
     for number in 1..=3 {
-        assert_eq!(raw.ask(&raw::refund(Provider::Namecom, number)).await.end, End::Whole);
+        assert_eq!(raw.call(&raw::refund(Provider::Namecom, number)).await.end, End::Whole);
     }
     let journal = bench.simulators.journal();
-    let told: Vec<&[_]> = journal.iter().map(|entry| entry.rules.as_slice()).collect();
-    assert_eq!(told, [&rules[..], &rules[1..], &[]]);
+    let rules_of_entries: Vec<&[_]> = journal.iter().map(|entry| entry.rules.as_slice()).collect();
+    assert_eq!(rules_of_entries, [&rules[..], &rules[1..], &[]]);
 }
 
 #[tokio::test]
-async fn a_port_is_shut_as_long_as_its_rule_stands_and_keeps_its_number() {
-    let bench = Bench::start().await;
+async fn a_port_is_closed_while_its_rule_is_armed_and_keeps_its_number() {
+    let bench = TestBench::start().await;
     let simulators = &bench.simulators;
     let refuse = |world: &WorldHandle, provider: Provider| {
         let rule = json!({ "provider": word(provider), "point": "connect", "effect": "refuse", "repeat": "standing" });
@@ -367,14 +367,14 @@ async fn a_port_is_shut_as_long_as_its_rule_stands_and_keeps_its_number() {
     for world in [simulators.demo(), own] {
         let account = Account::of(&world.credentials());
         let ports = world.ports();
-        let mut standing = Raw::connect_in(simulators, &world, Provider::Namecom).await.unwrap();
-        // What nobody has accepted yet goes down with the port.
-        assert_eq!(standing.ask(&raw::lookup_by(&account, Provider::Namecom, 8)).await.end, End::Whole);
+        let mut open = Raw::connect_in(simulators, &world, Provider::Namecom).await.unwrap();
+        // A connection that is not accepted yet ends with the port.
+        assert_eq!(open.call(&raw::lookup_by(&account, Provider::Namecom, 8)).await.end, End::Whole);
         let [first, second] = [(); 2].map(|()| refuse(&world, Provider::Namecom));
         assert_eq!(Raw::connect_in(simulators, &world, Provider::Namecom).await.err(), Some(End::Refused));
-        // Of one provider, and of new connections.
+        // Only new connections of this provider are refused.
         Raw::connect_in(simulators, &world, Provider::Debitsuccess).await.unwrap();
-        assert_eq!(standing.ask(&raw::lookup_by(&account, Provider::Namecom, 8)).await.end, End::Whole);
+        assert_eq!(open.call(&raw::lookup_by(&account, Provider::Namecom, 8)).await.end, End::Whole);
         world.with_world(|world| world.faults.disarm(first)).unwrap();
         assert_eq!(Raw::connect_in(simulators, &world, Provider::Namecom).await.err(), Some(End::Refused));
         world.with_world(|world| world.faults.disarm(second)).unwrap();
@@ -395,8 +395,8 @@ async fn a_port_is_shut_as_long_as_its_rule_stands_and_keeps_its_number() {
 }
 
 #[tokio::test]
-async fn ports_of_its_own_belong_to_a_world_and_go_with_it() {
-    let bench = Bench::start().await;
+async fn own_ports_belong_to_one_world_and_close_with_it() {
+    let bench = TestBench::start().await;
     let (status, card) = bench.control(Method::POST, "/v1/worlds", r#"{"own_ports":true}"#).await;
     assert_eq!((status.as_u16(), &card["own_ports"]), (201, &json!(true)));
     let world = bench.simulators.world(card["id"].as_str().unwrap()).unwrap();
@@ -406,16 +406,16 @@ async fn ports_of_its_own_belong_to_a_world_and_go_with_it() {
     assert_eq!(demo["ports"]["namecom"], bench.simulators.namecom_addr().to_string());
     assert_eq!(demo["ports"]["namecom_plaintext"], bench.simulators.namecom_plaintext_addr().to_string());
 
-    // Whoever comes there is the world's, by whatever name: a stranger is refused there, and its
-    // journal shows it.
+    // Every connection there belongs to the world, whatever its username: an unknown one is
+    // refused there and appears in its journal.
     let mut raw = Raw::connect_in(&bench.simulators, &world, Provider::Namecom).await.unwrap();
-    assert_eq!(raw.ask(&raw::refund(Provider::Namecom, 7)).await.status(), Some(401));
+    assert_eq!(raw.call(&raw::refund(Provider::Namecom, 7)).await.status(), Some(401));
     assert_eq!((world.journal().len(), bench.simulators.journal().len()), (1, 0));
-    // Its client is welcome at everybody's ports as well.
+    // Its credentials also work at the common ports.
     assert_eq!(bench.refund_as(&Account::of(&world.credentials()), Provider::Sectigo, 7).await.1, "0");
     assert_eq!(world.books().len(), 1);
 
-    // A copy has ports of its own, too; one without cannot have its rules about connections.
+    // A copy also has own ports; a copy without them cannot have rules about connections.
     world
         .arm(
             serde_json::from_value(json!({ "provider": "sectigo", "point": "before_read", "effect": "close" }))
@@ -434,12 +434,12 @@ async fn ports_of_its_own_belong_to_a_world_and_go_with_it() {
 
     world.delete().unwrap();
     assert!(tokio::net::TcpStream::connect(ports.namecom).await.is_err());
-    assert_ne!(raw.hear().await.end, End::Silent);
+    assert_ne!(raw.read_answer().await.end, End::Silent);
 }
 
 #[tokio::test]
-async fn worlds_with_ports_of_their_own_have_a_bound() {
-    let bench = Bench::start().await;
+async fn the_number_of_worlds_with_own_ports_is_limited() {
+    let bench = TestBench::start().await;
     let made = || bench.simulators.create_world(NewWorld { own_ports: true, ..NewWorld::default() });
     let worlds: Vec<WorldHandle> = (0..simulators::MAX_WITH_OWN_PORTS).map(|_| made().unwrap()).collect();
     let (status, refused) = bench.control(Method::POST, "/v1/worlds", r#"{"own_ports":true}"#).await;

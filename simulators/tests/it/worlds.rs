@@ -1,5 +1,5 @@
-//! Worlds side by side: each with its own credentials, orders, books, clock and settings; copied,
-//! taken up again, thrown away.
+//! Worlds in parallel, each with its own credentials, orders, books, clock and settings; snapshots,
+//! copies and deletion.
 
 use reqwest::Method;
 use rstest::rstest;
@@ -8,10 +8,10 @@ use simulators::{Config, NewWorld, Provider, Seed, WorldHandle};
 
 use crate::{
     raw::{self, Raw},
-    support::{Account, Bench, PROVIDERS},
+    support::{Account, PROVIDERS, TestBench, demo_target},
 };
 
-async fn made(bench: &Bench, body: Value) -> Value {
+async fn create_world(bench: &TestBench, body: Value) -> Value {
     let (status, world) = bench.control(Method::POST, "/v1/worlds", &body.to_string()).await;
     assert_eq!(status, 201, "{world}");
     world
@@ -22,8 +22,8 @@ fn effects(world: &WorldHandle) -> Vec<(Provider, String)> {
 }
 
 #[tokio::test]
-async fn a_hundred_worlds_run_side_by_side_without_meeting() {
-    let bench = Bench::start().await;
+async fn a_hundred_worlds_run_in_parallel_without_affecting_each_other() {
+    let bench = TestBench::start().await;
     let worlds: Vec<WorldHandle> =
         (0..100).map(|_| bench.simulators.create_world(NewWorld::default()).unwrap()).collect();
     let refunds = worlds.iter().map(|world| async {
@@ -46,9 +46,10 @@ async fn a_hundred_worlds_run_side_by_side_without_meeting() {
 }
 
 #[tokio::test]
-async fn a_world_is_made_used_and_thrown_away_over_the_control_port() {
-    let bench = Bench::start().await;
-    let world = made(&bench, json!({ "name": "mine", "settings": { "sectigo": { "refund_period_days": 1 } } })).await;
+async fn a_world_is_created_used_and_deleted_over_the_control_port() {
+    let bench = TestBench::start().await;
+    let world =
+        create_world(&bench, json!({ "name": "mine", "settings": { "sectigo": { "refund_period_days": 1 } } })).await;
     let id = world["id"].as_str().unwrap().to_owned();
     let account = Account::of(&serde_json::from_value(world["credentials"].clone()).unwrap());
     let clock = format!("/v1/worlds/{id}/clock/advance");
@@ -65,7 +66,7 @@ async fn a_world_is_made_used_and_thrown_away_over_the_control_port() {
     assert_eq!(bench.control(Method::DELETE, &format!("/v1/worlds/{id}"), "").await.0, 200);
     assert_eq!(bench.control(Method::GET, &format!("/v1/worlds/{id}/books"), "").await.0, 404);
     assert_eq!(bench.control(Method::DELETE, "/v1/worlds/demo", "").await.0, 409);
-    // Its credentials are nobody's: the provider refuses them, and the demo world's journal shows
+    // The provider refuses the credentials of a deleted world; the demo world's journal shows
     // it.
     assert_eq!(bench.refund_as(&account, Provider::Sectigo, 7).await.1, "-16\nPermission denied!");
     assert_eq!(bench.refund_as(&account, Provider::Namecom, 7).await.0, 401);
@@ -74,9 +75,9 @@ async fn a_world_is_made_used_and_thrown_away_over_the_control_port() {
 }
 
 #[tokio::test]
-async fn an_empty_world_has_what_is_put_there_and_no_username_of_another() {
-    let bench = Bench::start().await;
-    let world = made(&bench, json!({ "seed": "empty" })).await;
+async fn an_empty_world_has_only_what_is_put_there_and_rejects_usernames_of_other_worlds() {
+    let bench = TestBench::start().await;
+    let world = create_world(&bench, json!({ "seed": "empty" })).await;
     let id = world["id"].as_str().unwrap();
     let account = Account::of(&serde_json::from_value(world["credentials"].clone()).unwrap());
     let order = format!("/v1/worlds/{id}/sectigo/orders/1000007");
@@ -93,8 +94,8 @@ async fn an_empty_world_has_what_is_put_there_and_no_username_of_another() {
 }
 
 #[tokio::test]
-async fn a_snapshot_is_taken_up_again_with_all_that_was_done() {
-    let bench = Bench::start().await;
+async fn a_snapshot_restores_everything_that_was_done() {
+    let bench = TestBench::start().await;
     let world = bench.simulators.create_world(NewWorld::default()).unwrap();
     let account = Account::of(&world.credentials());
     for provider in PROVIDERS {
@@ -108,13 +109,13 @@ async fn a_snapshot_is_taken_up_again_with_all_that_was_done() {
     }
     assert_eq!(world.books().len(), 6);
 
-    // Back into the world itself: what came later has not happened.
+    // Into the same world: later refunds are undone.
     assert_eq!(bench.control(Method::PUT, &path, &snapshot.to_string()).await.0, 200);
     assert_eq!(world.books().len(), 3);
     assert_eq!(bench.refund_as(&account, Provider::Sectigo, 8).await.1, "0");
     assert!(bench.refund_as(&account, Provider::Sectigo, 7).await.1.contains("already been refunded"));
-    // Into a new one: other credentials, the same history.
-    let copy = made(&bench, json!({ "snapshot": snapshot })).await;
+    // Into a new world: other credentials, the same history.
+    let copy = create_world(&bench, json!({ "snapshot": snapshot })).await;
     let (_, books) =
         bench.control(Method::GET, &format!("/v1/worlds/{}/books", copy["id"].as_str().unwrap()), "").await;
     assert_eq!(books["entries"].as_array().unwrap().len(), 3);
@@ -127,15 +128,15 @@ async fn a_snapshot_is_taken_up_again_with_all_that_was_done() {
 }
 
 #[tokio::test]
-async fn a_fork_goes_its_own_way() {
-    let bench = Bench::start().await;
+async fn a_fork_is_independent_of_its_origin() {
+    let bench = TestBench::start().await;
     bench.refund(Provider::Debitsuccess).await.unwrap();
     let fork = bench.simulators.demo().fork(Some("copy".to_owned())).unwrap();
     let account = Account::of(&fork.credentials());
     assert_eq!(effects(&fork).len(), 1);
     assert_eq!(bench.refund_as(&account, Provider::Sectigo, 9).await.1, "0");
     assert_eq!((effects(&fork).len(), bench.simulators.books().len()), (2, 1));
-    // A reset of a copy leads back to what was copied.
+    // A reset of a copy to its start restores the state that was copied.
     fork.with_world(simulators::World::reset_to_start);
     assert_eq!(effects(&fork).len(), 1);
     assert_eq!(bench.refund_as(&account, Provider::Sectigo, 9).await.1, "0");
@@ -145,8 +146,8 @@ async fn a_fork_goes_its_own_way() {
 }
 
 #[tokio::test]
-async fn what_will_be_done_later_is_in_a_snapshot_and_done_in_each_copy_at_its_time() {
-    let bench = Bench::start().await;
+async fn late_commits_are_in_a_snapshot_and_happen_in_each_copy_at_their_time() {
+    let bench = TestBench::start().await;
     let world = bench.simulators.create_world(NewWorld::default()).unwrap();
     let account = Account::of(&world.credentials());
     for provider in PROVIDERS {
@@ -157,10 +158,10 @@ async fn what_will_be_done_later_is_in_a_snapshot_and_done_in_each_copy_at_its_t
     }
     assert!(world.books().is_empty());
     let snapshot = serde_json::to_value(world.snapshot()).unwrap();
-    let copy = made(&bench, json!({ "snapshot": snapshot })).await;
+    let copy = create_world(&bench, json!({ "snapshot": snapshot })).await;
     let copy = bench.simulators.world(copy["id"].as_str().unwrap()).unwrap();
     copy.advance(std::time::Duration::from_secs(7200));
-    // The credentials in a request that waits are the old world's: the copy does it all the same.
+    // The pending request has the credentials of the old world; the copy carries it out anyway.
     assert_eq!((effects(&copy).len(), effects(&world).len()), (3, 0));
     let entry = copy.books().remove(0);
     assert_eq!((entry.time - copy.journal().remove(0).time).whole_seconds(), 3600);
@@ -168,14 +169,14 @@ async fn what_will_be_done_later_is_in_a_snapshot_and_done_in_each_copy_at_its_t
 }
 
 #[tokio::test]
-async fn gates_and_what_lookups_are_shown_are_in_a_snapshot_and_parked_requests_are_counted() {
-    let bench = Bench::start().await;
+async fn a_snapshot_contains_gates_and_stale_reads_and_counts_parked_requests() {
+    let bench = TestBench::start().await;
     let world = bench.simulators.create_world(NewWorld::default()).unwrap();
     let account = Account::of(&world.credentials());
     let operations = ["!getPostPaymentStatus", "GetOrder", "GetRefundStatus"];
     for (provider, operation) in PROVIDERS.into_iter().zip(operations) {
-        let on_refund = json!({ "provider": provider, "target": target(provider, 7), "point": "after_effect", "effect": { "stale": { "seconds": 3600 } } });
-        let on_lookup = json!({ "provider": provider, "operation": operation, "target": target(provider, 8), "point": "after_effect", "effect": { "stale": { "seconds": 3600 } }, "repeat": "standing" });
+        let on_refund = json!({ "provider": provider, "target": demo_target(provider, 7), "point": "after_effect", "effect": { "stale": { "seconds": 3600 } } });
+        let on_lookup = json!({ "provider": provider, "operation": operation, "target": demo_target(provider, 8), "point": "after_effect", "effect": { "stale": { "seconds": 3600 } }, "repeat": "standing" });
         for rule in [on_refund, on_lookup] {
             world.arm(serde_json::from_value(rule).unwrap()).unwrap();
         }
@@ -188,7 +189,11 @@ async fn gates_and_what_lookups_are_shown_are_in_a_snapshot_and_parked_requests_
     assert_eq!(bench.control(Method::POST, &gates, &gate.to_string()).await.0, 201);
     let parked = bench.refund_as(&account, Provider::Sectigo, 9);
     let copied = async {
-        bench.settled(&world, |journal| journal.iter().any(|entry| entry.target.as_deref() == Some("1000009"))).await;
+        bench
+            .journal_of_world_once(&world, |journal| {
+                journal.iter().any(|entry| entry.target.as_deref() == Some("1000009"))
+            })
+            .await;
         let snapshot = serde_json::to_value(world.snapshot()).unwrap();
         assert_eq!(snapshot["omitted"], json!({ "waiting_requests": 1, "open_requests": 1 }));
         assert_eq!(bench.control(Method::POST, &format!("{gates}/1/release"), "").await.0, 200);
@@ -197,7 +202,7 @@ async fn gates_and_what_lookups_are_shown_are_in_a_snapshot_and_parked_requests_
     let ((_, answer), snapshot) = tokio::join!(parked, copied);
     assert_eq!(answer, "0");
 
-    let copy = made(&bench, json!({ "snapshot": snapshot })).await;
+    let copy = create_world(&bench, json!({ "snapshot": snapshot })).await;
     let copy = bench.simulators.world(copy["id"].as_str().unwrap()).unwrap();
     let account = Account::of(&copy.credentials());
     let (_, gates) = bench.control(Method::GET, &format!("/v1/worlds/{}/gates", copy.id()), "").await;
@@ -210,25 +215,16 @@ async fn gates_and_what_lookups_are_shown_are_in_a_snapshot_and_parked_requests_
         for provider in PROVIDERS {
             for number in [7, 8] {
                 let mut raw = Raw::connect(&bench.simulators, provider).await.unwrap();
-                // The raw client asks by identifiers of its own; whoever made these refunds called
-                // them otherwise.
+                // The raw client uses its own identifiers; these refunds have others.
                 let lookup = raw::lookup_by(&account, provider, number);
                 let lookup = lookup.replace(&format!("raw-{number}<"), &format!("id-{number}<"));
                 let length = lookup.split_once("\r\n\r\n").unwrap().1.len();
                 let lookup =
                     lookup.replace(&format!("content-length: {}", length + 1), &format!("content-length: {length}"));
-                let told = raw.ask(&lookup).await.text();
-                assert_eq!(raw::shows_refund(provider, &told), shown, "{provider:?} {number}: {told}");
+                let answer = raw.call(&lookup).await.text();
+                assert_eq!(raw::shows_refund(provider, &answer), shown, "{provider:?} {number}: {answer}");
             }
         }
-    }
-}
-
-fn target(provider: Provider, number: u32) -> String {
-    match provider {
-        Provider::Sectigo => (1_000_000 + number).to_string(),
-        Provider::Namecom => (200_000 + number).to_string(),
-        Provider::Debitsuccess => format!("DS{number:06}"),
     }
 }
 
@@ -244,8 +240,8 @@ fn target(provider: Provider, number: u32) -> String {
 #[case::a_random_mode(|snapshot: &mut Value| snapshot["faults"]["random"]["share"] = json!(2), "fault 0 could not be armed: `share` is a number")]
 #[case::a_gate(|snapshot: &mut Value| snapshot["gates"]["standing"][0]["gate"]["max_wait_seconds"] = json!(0), "gate 1 could not be added: `max_wait_seconds` is 1 to 600")]
 #[tokio::test]
-async fn what_a_snapshot_brings_in_is_checked(#[case] change: fn(&mut Value), #[case] sentence: &str) {
-    let bench = Bench::start().await;
+async fn an_invalid_snapshot_is_refused(#[case] change: fn(&mut Value), #[case] sentence: &str) {
+    let bench = TestBench::start().await;
     bench.arm(json!({ "provider": "sectigo", "point": "before_effect", "effect": "close" }));
     let random = r#"{"seed":1,"share":0.5}"#;
     assert_eq!(bench.control(Method::PUT, "/v1/faults/random", random).await.0, 200);
@@ -267,28 +263,29 @@ async fn what_a_snapshot_brings_in_is_checked(#[case] change: fn(&mut Value), #[
 }
 
 #[tokio::test]
-async fn settings_that_a_new_world_does_not_name_are_those_of_the_start() {
+async fn a_new_world_takes_missing_settings_from_the_start_or_the_snapshot() {
     let mut config = Config::free_ports();
     config.settings.sectigo.refund_period_days = 7;
     config.settings.namecom.agp_days = 2;
-    let bench = Bench::start_as(config).await;
-    // What was changed since is not the start's.
+    let bench = TestBench::start_as(config).await;
+    // This later change does not apply.
     bench.control(Method::PATCH, "/v1/settings", r#"{"namecom":{"agp_days":9}}"#).await;
     let named = json!({ "settings": { "sectigo": { "crlf": true }, "namecom": { "key_life_seconds": 60 } } });
-    let id = made(&bench, named).await["id"].as_str().unwrap().to_owned();
+    let id = create_world(&bench, named).await["id"].as_str().unwrap().to_owned();
     let (_, settings) = bench.control(Method::GET, &format!("/v1/worlds/{id}/settings"), "").await;
     assert_eq!((&settings["sectigo"]["crlf"], &settings["sectigo"]["refund_period_days"]), (&json!(true), &json!(7)));
     assert_eq!((&settings["namecom"]["key_life_seconds"], &settings["namecom"]["agp_days"]), (&json!(60), &json!(2)));
-    // Of a snapshot, those of the snapshot.
+    // With a snapshot, missing settings are those of the snapshot.
     let (_, snapshot) = bench.control(Method::GET, &format!("/v1/worlds/{id}/snapshot"), "").await;
     let named = json!({ "snapshot": snapshot, "settings": { "sectigo": { "refund_period_days": 3 } } });
-    let id = made(&bench, named).await["id"].as_str().unwrap().to_owned();
+    let id = create_world(&bench, named).await["id"].as_str().unwrap().to_owned();
     let (_, settings) = bench.control(Method::GET, &format!("/v1/worlds/{id}/settings"), "").await;
     assert_eq!((&settings["sectigo"]["crlf"], &settings["sectigo"]["refund_period_days"]), (&json!(true), &json!(3)));
     assert_eq!(settings["namecom"]["key_life_seconds"], 60);
 }
 
-/// Empty by its seed, by a snapshot that was put into it, or by one that it was made of.
+/// A world that is empty by its seed, by a snapshot put into it, or by the snapshot it was created
+/// from.
 #[rstest]
 #[case::by_its_seed(json!({ "seed": "empty" }), false)]
 #[case::by_a_snapshot_that_was_put(json!({}), true)]
@@ -297,8 +294,8 @@ async fn settings_that_a_new_world_does_not_name_are_those_of_the_start() {
 async fn a_reset_always_restores_the_demo_data(#[case] from: Value, #[case] is_put: bool) {
     let mut config = Config::free_ports();
     config.settings.namecom.agp_days = 4;
-    let bench = Bench::start_as(config).await;
-    let world = made(&bench, from).await;
+    let bench = TestBench::start_as(config).await;
+    let world = create_world(&bench, from).await;
     let here = format!("/v1/worlds/{}", world["id"].as_str().unwrap());
     if is_put {
         assert_eq!(bench.control(Method::PUT, &format!("{here}/snapshot"), EMPTY).await.0, 200);
@@ -316,7 +313,7 @@ async fn a_reset_always_restores_the_demo_data(#[case] from: Value, #[case] is_p
         let (_, settings) = bench.control(Method::GET, &format!("{here}/settings"), "").await;
         assert_eq!(settings["namecom"]["agp_days"], 4);
     }
-    // The way back is still there to be asked for, until a reset has forgotten it.
+    // A reset to the start still works.
     let to_start = |here: String| async move {
         bench.control(Method::POST, &format!("{here}/reset"), r#"{"to":"start"}"#).await.0
     };
@@ -324,8 +321,8 @@ async fn a_reset_always_restores_the_demo_data(#[case] from: Value, #[case] is_p
 }
 
 #[tokio::test]
-async fn the_demo_world_is_whole_again_after_an_empty_snapshot_and_a_reset() {
-    let bench = Bench::start().await;
+async fn a_reset_restores_the_demo_world_after_an_empty_snapshot() {
+    let bench = TestBench::start().await;
     assert_eq!(bench.control(Method::PUT, "/v1/snapshot", EMPTY).await.0, 200);
     assert_ne!(bench.refund(Provider::Namecom).await.unwrap().0, 200);
     assert_eq!(bench.control(Method::POST, "/v1/reset", "").await.0, 200);
@@ -335,5 +332,5 @@ async fn the_demo_world_is_whole_again_after_an_empty_snapshot_and_a_reset() {
     }
 }
 
-/// Nothing at all.
+/// A snapshot without any data.
 const EMPTY: &str = r#"{"version":1,"seed":"empty","clock":{"now":"2026-03-02T10:00:00Z","running":true},"settings":{},"first_settings":{},"providers":{"sectigo":{},"namecom":{},"debitsuccess":{}},"books":{},"journal":{},"faults":{},"due":[]}"#;

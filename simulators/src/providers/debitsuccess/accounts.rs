@@ -2,32 +2,40 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::request::Effect;
 
 /// The credentials in `User`.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "DebitsuccessLogin")]
 #[serde(deny_unknown_fields)]
 pub struct Login {
     /// `User.Username`.
+    #[schemars(extend("x-optional" = true))]
     pub username: String,
     /// `User.Password`. A secret: not part of `Debug`.
+    #[schemars(extend("writeOnly" = true), description = "`User.Password`. Accepted and never returned.")]
     pub password: String,
 }
 
 /// A customer's account.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "DebitsuccessAccount")]
 #[serde(deny_unknown_fields)]
 pub struct Account {
     /// Debitsuccess's own reference, at most 15 characters.
+    #[schemars(length(min = 1, max = 15), extend("x-optional" = true))]
     pub account_reference_no: String,
     /// The biller's reference, at most 50 characters; several accounts may share one.
     #[serde(default)]
+    #[schemars(length(min = 1, max = 50))]
     pub external_account_reference_no: Option<String>,
     /// The sum collected, in hundredths. Default 50000.
     #[serde(default = "five_hundred")]
+    #[schemars(range(min = 0))]
     pub collected_minor: i64,
     /// ISO 4217; not on the wire. Default AUD.
     #[serde(default = "aud")]
@@ -50,7 +58,8 @@ pub struct Account {
 }
 
 /// Why InitiateRefund fails for an account. Nothing is recorded.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum Condition {
     /// It does not fail.
@@ -71,7 +80,8 @@ pub enum Condition {
 }
 
 /// How a review ends.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum Decision {
     /// The refund becomes Approved and Completed.
@@ -82,7 +92,8 @@ pub enum Decision {
 }
 
 /// A recorded refund.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "DebitsuccessRefund")]
 #[serde(deny_unknown_fields)]
 pub struct Refund {
     /// RefundRequestNumber.
@@ -107,11 +118,12 @@ pub struct Refund {
     pub username: String,
     /// When it was recorded.
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub created: OffsetDateTime,
 }
 
 /// The status of a refund's review. In JSON the exact words of the wire.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RefundStatus {
     /// Recorded, not yet in review.
     #[default]

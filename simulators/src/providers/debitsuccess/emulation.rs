@@ -2,12 +2,13 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::{Condition, Settings, State, soap::ParsedEnvelope, state::MAGIC_CODES};
 use crate::{
-    providers::emulated::{DryRun, EmulatedProvider, ForgedAnswer, MagicTarget, RecordedAnswer},
+    providers::emulated::{AmountLookup, DryRun, EmulatedProvider, ForgedAnswer, MagicTarget, RecordedAnswer},
     record::masking::BodyFormat,
     request::{Deduplication, Effect, Handled, Request, RequestInfo, Response},
     seeded_rng::SeededRng,
@@ -17,12 +18,14 @@ use crate::{
 pub(crate) enum Debitsuccess {}
 
 /// `User.Username` and `User.Password`.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(deny_unknown_fields)]
 pub struct DebitsuccessLogin {
     /// `User.Username`.
     pub username: String,
     /// `User.Password`. Not part of `Debug`.
+    #[schemars(description = "`User.Password`.")]
     pub password: String,
 }
 
@@ -123,7 +126,7 @@ impl EmulatedProvider for Debitsuccess {
         request.body = body.into();
     }
 
-    fn amounts_paid(state: &State) -> Box<dyn Fn(&str) -> Option<i64> + '_> {
+    fn amounts_paid(state: &State) -> AmountLookup<'_> {
         Box::new(|reference| Some(state.account(reference)?.collected_minor))
     }
 

@@ -1,5 +1,6 @@
 //! Settings for what Debitsuccess' documentation leaves open.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{providers::setting_values, request::Deduplication};
@@ -8,7 +9,8 @@ use crate::{providers::setting_values, request::Deduplication};
 ///
 /// Each setting is marked: *documented* (and where), *inferred* (from documents and public
 /// clients), *unknown* (a guess that a client must not rely on).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "DebitsuccessSettings")]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// The namespace of the operations. Default `http://tempuri.org/`. *Inferred* (WCF default).
@@ -39,6 +41,7 @@ pub struct Settings {
     /// The offset of every date in an answer, in minutes east of UTC, from -840 to 840. Default 720
     /// (New Zealand without summer time). *Inferred*.
     #[serde(deserialize_with = "setting_values::offset_minutes")]
+    #[schemars(range(min = -840, max = 840))]
     pub utc_offset_minutes: i16,
     /// The seconds after its creation in which a refund becomes `Awaiting Review`; none for by hand
     /// only. Default none. *Unknown*.
@@ -78,6 +81,7 @@ pub struct Settings {
     /// The HTTP status beside a Status that is no success, from 200 to 599. Default 200.
     /// *Inferred*: it is no SOAP fault.
     #[serde(deserialize_with = "setting_values::http_status")]
+    #[schemars(range(min = 200, max = 599))]
     pub business_error_http_status: u16,
     /// Whether 02 is noted alone, or with the errors in the request itself. Default `alone`.
     /// *Inferred*.
@@ -95,7 +99,8 @@ pub struct Settings {
 }
 
 /// What is noted with 02.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum WrongCredentials {
     /// Nothing.
@@ -106,7 +111,8 @@ pub enum WrongCredentials {
 }
 
 /// The answer of GetRefundStatus for an unknown refund.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub enum MissingRefund {
     /// 08.
     #[default]
@@ -118,7 +124,8 @@ pub enum MissingRefund {
 }
 
 /// The answer of GetRefundStatus without number and identifier.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub enum StatusWithoutIdentifier {
     /// 08.
     #[default]
@@ -130,7 +137,8 @@ pub enum StatusWithoutIdentifier {
 }
 
 /// The Status of errors in processing.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[allow(missing_docs, reason = "the words themselves")]
 pub enum UnfinishedStatus {
     #[default]
@@ -139,7 +147,8 @@ pub enum UnfinishedStatus {
 }
 
 /// Whether a refund can be moved from Completed and Rejected.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum FinalStatuses {
     /// No.
@@ -150,7 +159,8 @@ pub enum FinalStatuses {
 }
 
 /// Which errors are noted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum Notes {
     /// All that apply.
@@ -161,7 +171,8 @@ pub enum Notes {
 }
 
 /// Which of identifier and amount is checked first.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum CheckOrder {
     /// 14143 before 13040.
@@ -174,7 +185,8 @@ pub enum CheckOrder {
 }
 
 /// The answer to two references that name different accounts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub enum DifferingReferences {
     /// 08: there is no such account.
     #[default]
@@ -189,7 +201,8 @@ pub enum DifferingReferences {
 }
 
 /// The answer to a number that is no refundable amount.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub enum AmountOutOfRange {
     /// 13012 `Invalid Amount value`.
     #[default]
@@ -201,7 +214,8 @@ pub enum AmountOutOfRange {
 }
 
 /// The wording of 00 and 02.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum Texts {
     /// `Success`, `Invalid user credentials`.
@@ -212,7 +226,8 @@ pub enum Texts {
 }
 
 /// The word of Status for success.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[allow(missing_docs, reason = "the words themselves")]
 pub enum SuccessWord {
     #[default]
@@ -221,7 +236,8 @@ pub enum SuccessWord {
 }
 
 /// The format of RefundAmount.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum RefundAmount {
     /// `12.34`.
@@ -267,7 +283,8 @@ impl Default for Settings {
 }
 
 /// The limit that 13040 applies to an amount.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum RefundLimit {
     /// The collected sum minus all refunds that are not Rejected.
@@ -278,7 +295,8 @@ pub enum RefundLimit {
 }
 
 /// What happens to texts that are too long.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum OverLength {
     /// The system-wide code 100, `SOAP message validation error`.
@@ -289,7 +307,8 @@ pub enum OverLength {
 }
 
 /// The RefundRequestNumber in a failed answer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum FailedNumber {
     /// `0`.
@@ -300,7 +319,8 @@ pub enum FailedNumber {
 }
 
 /// The answer to invalid XML.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum UnreadableXml {
     /// A SOAP fault with HTTP 500.

@@ -433,8 +433,7 @@ fn changes_between_two_requests_advance_at_their_own_times() {
     initiated(&mut state, &format!("{ACCOUNT}{REST}"));
     assert!(state.advance(&settings, NOW + Duration::seconds(1)).is_empty());
 
-    // A later refund, an account that settles sooner, a refund that somebody moves by hand, and a
-    // copy.
+    // A later refund, an account that settles sooner, a refund that is moved by hand, and a copy.
     initiated(&mut state, &format!("<AccountReferenceNo>DS000002</AccountReferenceNo>{REST}"));
     let sooner = Account { settles_after_seconds: Some(10), ..Account::new("DS000002", "EXT-000002") };
     state.put_account(sooner).unwrap();

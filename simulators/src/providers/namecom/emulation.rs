@@ -4,6 +4,7 @@ use std::fmt;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http::{HeaderValue, header};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -14,7 +15,9 @@ use super::{
     state::{MAGIC_ITEM_OFFSET, MAGIC_STATUSES},
 };
 use crate::{
-    providers::emulated::{DryRun, EmulatedProvider, ForgedAnswer, KeyInProgress, MagicTarget, RecordedAnswer},
+    providers::emulated::{
+        AmountLookup, DryRun, EmulatedProvider, ForgedAnswer, KeyInProgress, MagicTarget, RecordedAnswer,
+    },
     record::masking::BodyFormat,
     request::{Deduplication, Effect, Handled, Request, RequestInfo, Response},
     seeded_rng::SeededRng,
@@ -24,12 +27,14 @@ use crate::{
 pub(crate) enum Namecom {}
 
 /// HTTP Basic.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(deny_unknown_fields)]
 pub struct NamecomLogin {
     /// The username.
     pub username: String,
     /// The API token. Not part of `Debug`.
+    #[schemars(description = "The API token.")]
     pub token: String,
 }
 
@@ -152,7 +157,7 @@ impl EmulatedProvider for Namecom {
         }
     }
 
-    fn amounts_paid(state: &State) -> Box<dyn Fn(&str) -> Option<i64> + '_> {
+    fn amounts_paid(state: &State) -> AmountLookup<'_> {
         let by_item = state.amounts_paid_by_item();
         Box::new(move |item| by_item.get(&item.parse().ok()?).copied())
     }

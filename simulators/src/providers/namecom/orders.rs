@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 
@@ -10,12 +11,15 @@ use super::Settings;
 use crate::request::{Deduplication, PaidTo};
 
 /// An account: credentials, permissions, and its deletions within the grace period (AGP).
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "NamecomAccount")]
 #[serde(deny_unknown_fields)]
 pub struct Account {
     /// The username of HTTP Basic.
+    #[schemars(extend("x-optional" = true))]
     pub username: String,
     /// The API token, the password of HTTP Basic. A secret: not part of `Debug`.
+    #[schemars(extend("writeOnly" = true), description = "Accepted and never returned; where it is left out, a known account keeps its own.")]
     pub token: String,
     /// Whether the account may use the refund endpoint; if not, it answers 403. Default true.
     #[serde(default = "yes")]
@@ -39,7 +43,8 @@ pub struct Account {
 }
 
 /// Deletions within the grace period, in one TLD.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(default, deny_unknown_fields)]
 pub struct TldDeletes {
     /// The number of registrations deleted.
@@ -49,10 +54,12 @@ pub struct TldDeletes {
 }
 
 /// An order, in US dollars.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "NamecomOrder")]
 #[serde(deny_unknown_fields)]
 pub struct Order {
     /// The order's id, above 0.
+    #[schemars(range(min = 1), extend("x-optional" = true))]
     pub id: i32,
     /// The username of its account; the world's main account if left out.
     #[serde(default)]
@@ -60,6 +67,7 @@ pub struct Order {
     /// When it was placed (RFC 3339), which is also when its domains were registered unless their
     /// items say otherwise; now if left out. Demo orders were placed when the world began.
     #[serde(default, with = "time::serde::rfc3339::option")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub created: Option<OffsetDateTime>,
     /// The order status, a filter of List Orders. Default `success`; items of orders with another
     /// status cannot be refunded.
@@ -73,10 +81,12 @@ pub struct Order {
 }
 
 /// One line of an order.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "NamecomItem")]
 #[serde(deny_unknown_fields)]
 pub struct Item {
     /// The item's id, above 0 and unique in the world.
+    #[schemars(range(min = 1), extend("x-optional" = true))]
     pub id: i32,
     /// `registration` (the default), `whois_privacy`, `renewal`, `transfer`, ... Only the first two
     /// can be refunded.
@@ -89,12 +99,15 @@ pub struct Item {
     #[serde(default)]
     pub tld: Option<String>,
     /// The price paid, in US cents.
+    #[schemars(range(min = 0))]
     pub price_minor: i64,
     /// The price before discounts, in US cents; `price_minor` if left out.
     #[serde(default)]
+    #[schemars(range(min = 0))]
     pub original_price_minor: Option<i64>,
     /// The tax on top of the price, in US cents.
     #[serde(default)]
+    #[schemars(range(min = 0))]
     pub tax_minor: Option<i64>,
     /// The number of intervals. Default 1.
     #[serde(default = "one")]
@@ -111,6 +124,7 @@ pub struct Item {
     /// The end of its grace period (RFC 3339); if left out, computed from the order's time and the
     /// settings.
     #[serde(default, with = "time::serde::rfc3339::option")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub agp_expires: Option<OffsetDateTime>,
     /// The outcome of a refund of it. Default `refunded`.
     #[serde(default)]
@@ -135,6 +149,7 @@ pub struct Item {
     /// When its domain was registered, as the domain call shows it (RFC 3339); the order's time if
     /// left out.
     #[serde(default, with = "time::serde::rfc3339::option")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub domain_created: Option<OffsetDateTime>,
     /// Whether its domain is deleted although the item is not refunded: a refund stopped half-way.
     /// Default false.
@@ -146,7 +161,8 @@ pub struct Item {
 }
 
 /// The status of an order.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "the documented words, which nothing documents further")]
 pub enum OrderStatus {
@@ -159,7 +175,8 @@ pub enum OrderStatus {
 }
 
 /// The status of an item.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "lowercase")]
 pub enum ItemStatus {
     /// Bought.
@@ -172,7 +189,7 @@ pub enum ItemStatus {
 }
 
 /// The outcome of a refund that nothing else prevents.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
     /// Deleted and refunded.
@@ -191,7 +208,8 @@ pub enum Outcome {
 
 /// How a registry reacts to the deletion of a domain. All but the first end the whole call; earlier
 /// items stay refunded.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "lowercase")]
 pub enum RegistryCondition {
     /// It answers.
@@ -206,11 +224,13 @@ pub enum RegistryCondition {
 }
 
 /// A refund that was answered `initialized`, or that stopped half-way.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(deny_unknown_fields)]
 pub struct Pending {
     /// When it was requested.
     #[serde(with = "time::serde::rfc3339")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
     pub since: OffsetDateTime,
     /// The idempotency key of the request.
     #[serde(default)]

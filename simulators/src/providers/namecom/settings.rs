@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -13,7 +14,8 @@ use crate::{
 ///
 /// Each setting is marked: *documented* (and where), *observed* (in a public client's source or a
 /// public report), *inferred* (from documents), *unknown* (a guess that a client must not rely on).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "NamecomSettings")]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// How long an idempotency key is remembered, in seconds. Default 3600. *Documented*: 1 hour in
@@ -73,11 +75,13 @@ pub struct Settings {
     /// The `details` of 429; none for a sentence with the limit. Default none. *Inferred*:
     /// documented to be there, without a text.
     #[serde(deserialize_with = "setting_values::maybe_sentence")]
+    #[schemars(length(min = 1, max = 500))]
     pub rate_limit_details: Option<String>,
     /// The `details` of 400 for a body or a query that violates the schema; none for a sentence
     /// per case. Default none. *Inferred*, but for the documented one about an empty
     /// `orderItemIds`.
     #[serde(deserialize_with = "setting_values::maybe_sentence")]
+    #[schemars(length(min = 1, max = 500))]
     pub malformed_details: Option<String>,
     /// Whether 429 has a `Retry-After`, too. Default false. *Unknown*: `x-ratelimit-reset` is
     /// documented.
@@ -110,10 +114,12 @@ pub struct Settings {
     /// The number of orders on a page of List Orders without `perPage`: 1 to 1000. Default
     /// 500. *Observed* since June 2026; 1000 is documented.
     #[serde(deserialize_with = "setting_values::page_size")]
+    #[schemars(range(min = 1, max = 1000))]
     pub orders_per_page: u32,
     /// How far the times of orders lag behind UTC, although marked Z, in minutes: 0 to 840. Default
     /// 0. *Observed* without a number.
     #[serde(deserialize_with = "setting_values::lag_minutes")]
+    #[schemars(range(max = 840))]
     pub order_times_behind_minutes: u16,
     /// Whether Get Order wraps the order in an object `order`. Default false. *Documented*: the
     /// changelog of Core 1.15.2 takes it back.
@@ -124,7 +130,8 @@ pub struct Settings {
 }
 
 /// The HTTP status if all items of a request were refused.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub enum AllItemsRefused {
     /// 409, with the rows and without a `message`.
     #[default]
@@ -136,7 +143,8 @@ pub enum AllItemsRefused {
 }
 
 /// The answer to a refund that deleted the domain and then stopped.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub enum HalfWayAnswer {
     /// 500 `Internal Server Error`.
     #[serde(rename = "500")]
@@ -154,7 +162,8 @@ pub enum HalfWayAnswer {
 }
 
 /// The answer of Get Domain for a deleted domain.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub enum DeletedDomain {
     /// 404.
     #[default]
@@ -166,7 +175,8 @@ pub enum DeletedDomain {
 }
 
 /// Whether the day or second of `createDateEnd` is included.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum CreateDateEnd {
     /// No: the list ends at the midnight at which the day begins.
@@ -177,7 +187,8 @@ pub enum CreateDateEnd {
 }
 
 /// An unknown `orderStatus` of List Orders.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum UnknownOrderStatus {
     /// It is ignored.
@@ -188,7 +199,8 @@ pub enum UnknownOrderStatus {
 }
 
 /// An `X-Idempotency-Key` without a value.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum EmptyKey {
     /// It is no key.
@@ -199,7 +211,8 @@ pub enum EmptyKey {
 }
 
 /// An item that is requested twice in one request.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum RepeatedItem {
     /// The first one is refunded, and the second one's row is `failed`.
@@ -212,7 +225,8 @@ pub enum RepeatedItem {
 }
 
 /// A `perPage` of List Orders above 1000.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum TooLargePage {
     /// 1000 are used.
@@ -223,7 +237,8 @@ pub enum TooLargePage {
 }
 
 /// An invalid parameter of List Orders.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum UnreadableQuery {
     /// 400.
@@ -234,7 +249,8 @@ pub enum UnreadableQuery {
 }
 
 /// Members of a request's body that its schema does not name.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum UnknownMembers {
     /// They are ignored.
@@ -245,7 +261,8 @@ pub enum UnknownMembers {
 }
 
 /// What is checked first.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum FirstCheck {
     /// 404 and 405 before 401.
@@ -256,7 +273,8 @@ pub enum FirstCheck {
 }
 
 /// What happens to a request if one of its items cannot be refunded.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum Obstacles {
     /// It is refused as a whole, with the gravest reason.
@@ -267,7 +285,8 @@ pub enum Obstacles {
 }
 
 /// What happens to a second request under a key while the first one is in progress.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyInFlight {
     /// It waits for the first one's answer.
@@ -278,7 +297,8 @@ pub enum KeyInFlight {
 }
 
 /// How the body of a refusal without details is written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum NoDetails {
     /// Without the property.
@@ -331,7 +351,8 @@ impl Default for Settings {
 }
 
 /// What makes two requests under one key "different".
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyComparison {
     /// A different JSON value; white space and the order of members do not matter.
@@ -342,7 +363,8 @@ pub enum KeyComparison {
 }
 
 /// Which answers of Process Refund are remembered under a key.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum CachedAnswers {
     /// Only 2xx: a refused request can be sent again under its key.
@@ -353,7 +375,8 @@ pub enum CachedAnswers {
 }
 
 /// How the `Link` header of List Orders is written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum LinkHeader {
     /// `<https://host/path?page=3; rel="next">,<...>`: the relation inside the brackets, as in the

@@ -4,12 +4,13 @@ use std::{borrow::Cow, fmt};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use super::{Settings, State, orders};
 use crate::{
-    providers::emulated::{DryRun, EmulatedProvider, ForgedAnswer, MagicTarget, RecordedAnswer},
+    providers::emulated::{AmountLookup, DryRun, EmulatedProvider, ForgedAnswer, MagicTarget, RecordedAnswer},
     record::masking::BodyFormat,
     request::{Deduplication, Effect, Handled, Request, RequestInfo, Response},
     seeded_rng::SeededRng,
@@ -19,12 +20,14 @@ use crate::{
 pub(crate) enum Sectigo {}
 
 /// `loginName` and `loginPassword`.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(deny_unknown_fields)]
 pub struct SectigoLogin {
     /// `loginName`.
     pub login_name: String,
     /// `loginPassword`. Not part of `Debug`.
+    #[schemars(description = "`loginPassword`.")]
     pub login_password: String,
 }
 
@@ -105,7 +108,7 @@ impl EmulatedProvider for Sectigo {
         request.body = form.finish().into();
     }
 
-    fn amounts_paid(state: &State) -> Box<dyn Fn(&str) -> Option<i64> + '_> {
+    fn amounts_paid(state: &State) -> AmountLookup<'_> {
         Box::new(|order_number| Some(state.order(order_number)?.price_minor))
     }
 

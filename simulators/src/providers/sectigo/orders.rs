@@ -6,6 +6,7 @@ use std::{
     sync::LazyLock,
 };
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 
@@ -37,12 +38,15 @@ pub struct State {
 }
 
 /// A login.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "SectigoAccount")]
 #[serde(deny_unknown_fields)]
 pub struct Account {
     /// `loginName`, at most 64 characters.
+    #[schemars(length(min = 1, max = 64), extend("x-optional" = true))]
     pub login_name: String,
     /// `loginPassword`, at most 128 characters. A secret: not part of `Debug`.
+    #[schemars(extend("writeOnly" = true), description = "Accepted and never returned; where it is left out, a known account keeps its own.")]
     pub password: String,
     /// Whether the account is locked: then every call is answered as a wrong password is. Default
     /// false.
@@ -51,16 +55,19 @@ pub struct Account {
 }
 
 /// An order: its price, how a refund of it goes, and what its Validation Manager page shows.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "SectigoOrder")]
 #[serde(deny_unknown_fields)]
 pub struct Order {
     /// Its number, 1 to 128 characters.
+    #[schemars(length(min = 1, max = 128), extend("x-optional" = true))]
     pub order_number: String,
     /// The login name of its account; the world's main account if left out.
     #[serde(default)]
     pub account: Option<String>,
     /// The purchase time (RFC 3339); now if left out. Demo orders were bought when the world began.
     #[serde(default, with = "time::serde::rfc3339::option")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub purchased_at: Option<OffsetDateTime>,
     /// Whether it is a multi-domain certificate, which `!AutoRefund` does not refund. Default
     /// false.
@@ -68,6 +75,7 @@ pub struct Order {
     pub multi_domain: bool,
     /// The price paid, in hundredths. No answer contains it; the books do. Default 9900.
     #[serde(default = "demo_price")]
+    #[schemars(range(min = 0))]
     pub price_minor: i64,
     /// ISO 4217. Default `USD`.
     #[serde(default = "demo_currency")]
@@ -77,6 +85,7 @@ pub struct Order {
     pub processing: Processing,
     /// The code with which an otherwise possible refund is refused: -1 to -99. Default none.
     #[serde(default)]
+    #[schemars(range(min = -99, max = -1))]
     pub refund_answer: Option<i32>,
     /// How long after a refund `orderStatus` still shows its old value, in seconds. Overrides the
     /// setting `status_lag_seconds`. Default none.
@@ -87,6 +96,7 @@ pub struct Order {
     pub status_fails: bool,
     /// The time of its refund, which also cancelled it.
     #[serde(default, with = "time::serde::rfc3339::option")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub refunded_at: Option<OffsetDateTime>,
     /// The `orderStatus` before the refund, shown for `status_lag_seconds`.
     #[serde(default)]
@@ -97,7 +107,8 @@ pub struct Order {
 }
 
 /// How the processing of a possible refund goes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum Processing {
     /// It succeeds.

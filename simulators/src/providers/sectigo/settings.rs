@@ -1,12 +1,14 @@
 //! Settings for what Sectigo's documentation leaves open.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Processing;
 use crate::{providers::setting_values, request::Deduplication};
 
 /// The choices and numbers of Sectigo's documentation.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "SectigoSettings")]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// The number of days after its purchase in which an order can be refunded; then -18. Default
@@ -35,6 +37,7 @@ pub struct Settings {
     pub texts: Texts,
     /// The HTTP status beside a code below 0, from 200 to 599. Default 200. *Inferred*.
     #[serde(deserialize_with = "setting_values::http_status")]
+    #[schemars(range(min = 200, max = 599))]
     pub refusal_http_status: u16,
     /// The maximum length of an order number, in characters. Default 128. *Documented* twice: 64 in
     /// the older copy.
@@ -57,10 +60,12 @@ pub struct Settings {
     /// The `Content-Type` of a plain answer. Default `text/plain`. *Inferred*: documented for a
     /// sibling.
     #[serde(deserialize_with = "setting_values::media_type")]
+    #[schemars(length(min = 1, max = 500))]
     pub plain_content_type: String,
     /// The `Content-Type` of the status call's answer. Default `application/json; charset=UTF-8`.
     /// *Inferred*.
     #[serde(deserialize_with = "setting_values::media_type")]
+    #[schemars(length(min = 1, max = 500))]
     pub status_content_type: String,
     /// Arguments in the query string. Default `ignored`. *Inferred*: a form is documented, and no
     /// query.
@@ -75,6 +80,7 @@ pub struct Settings {
     /// The code for a wrong login and for a locked account, from -999 to -1. Default -16.
     /// *Inferred*.
     #[serde(deserialize_with = "setting_values::refusal_code")]
+    #[schemars(range(min = -999, max = -1))]
     pub wrong_login_code: i32,
     /// The code of the refund calls for an order that is not the account's. Default -16.
     /// *Inferred*.
@@ -97,24 +103,30 @@ pub struct Settings {
     pub processing: Processing,
     /// The sentence of -18 for an order that was refunded. *Documented* as a description.
     #[serde(deserialize_with = "setting_values::sentence")]
+    #[schemars(length(min = 1, max = 500))]
     pub already_refunded_text: String,
     /// The sentence of -18 for a multi-domain order. *Inferred*.
     #[serde(deserialize_with = "setting_values::sentence")]
+    #[schemars(length(min = 1, max = 500))]
     pub multi_domain_text: String,
     /// The sentence of -18 after the refund period. *Inferred*.
     #[serde(deserialize_with = "setting_values::sentence")]
+    #[schemars(length(min = 1, max = 500))]
     pub period_over_text: String,
     /// The sentence of -18 for an order that was rejected. *Inferred*.
     #[serde(deserialize_with = "setting_values::sentence")]
+    #[schemars(length(min = 1, max = 500))]
     pub rejected_text: String,
     /// The sentence of -18 by which `!AutoReject` refuses an order that was refunded or rejected.
     /// *Inferred*.
     #[serde(deserialize_with = "setting_values::sentence")]
+    #[schemars(length(min = 1, max = 500))]
     pub not_rejectable_text: String,
 }
 
 /// Which of -1 and -17 is checked first.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum FirstCheck {
     /// -1.
@@ -125,7 +137,8 @@ pub enum FirstCheck {
 }
 
 /// How the names of arguments are read.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum ArgumentNames {
     /// As documented. Names in other letters are unrecognized, and only identify the world.
@@ -136,7 +149,8 @@ pub enum ArgumentNames {
 }
 
 /// Arguments in the query string.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum ArgumentsInQuery {
     /// They are ignored, and only identify the world.
@@ -147,7 +161,8 @@ pub enum ArgumentsInQuery {
 }
 
 /// A body of another content type than a form.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum OtherContentTypes {
     /// Its arguments are ignored, and only identify the world.
@@ -158,7 +173,8 @@ pub enum OtherContentTypes {
 }
 
 /// A value that is not UTF-8.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub enum InvalidUtf8 {
     /// -4.
     #[default]
@@ -170,7 +186,8 @@ pub enum InvalidUtf8 {
 }
 
 /// The argument `responseFormat` of a refund.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub enum ResponseFormat {
     /// -2.
     #[default]
@@ -182,7 +199,8 @@ pub enum ResponseFormat {
 }
 
 /// What `!AutoReject` does.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum AutoReject {
     /// The order is rejected and can no longer be refunded.
@@ -193,7 +211,8 @@ pub enum AutoReject {
 }
 
 /// The `orderStatus` after a refund.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub enum StatusAfterRefund {
     /// `Refunded`.
     #[default]
@@ -206,7 +225,8 @@ pub enum StatusAfterRefund {
 }
 
 /// `CertificateID` of the status call.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub enum CertificateId {
     /// Up to 16 digits, without an effect.
     #[default]
@@ -221,7 +241,8 @@ pub enum CertificateId {
 }
 
 /// The code for an order that was refunded already.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub enum AlreadyRefunded {
     /// -18 `This order has already been refunded`.
     #[default]
@@ -233,7 +254,8 @@ pub enum AlreadyRefunded {
 }
 
 /// The wording of texts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum Texts {
     /// Each call has that of its own page.
@@ -246,7 +268,8 @@ pub enum Texts {
 }
 
 /// The code of a call for an order that is not the account's.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub enum UnknownOrder {
     /// -4.
     #[default]
@@ -258,7 +281,8 @@ pub enum UnknownOrder {
 }
 
 /// What is checked first.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum CheckOrder {
     /// -2, -3, -4, then -16 for the login.
@@ -269,7 +293,8 @@ pub enum CheckOrder {
 }
 
 /// The answer to methods that are neither POST nor GET.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub enum OtherMethods {
     /// -17, as GET is.
     #[default]
@@ -281,7 +306,8 @@ pub enum OtherMethods {
 }
 
 /// The answer to a second argument of one name.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub enum RepeatedArgument {
     /// -2.
     #[default]
@@ -293,7 +319,8 @@ pub enum RepeatedArgument {
 }
 
 /// The answer to a required argument without a value.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 pub enum EmptyArgument {
     /// -3.
     #[default]
@@ -305,7 +332,8 @@ pub enum EmptyArgument {
 }
 
 /// How the status call writes an answer without `data`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum NoData {
     /// Without the property.

@@ -4,10 +4,11 @@
 //! are left out of the answer. Status words are plain texts, so that undocumented words can be put
 //! too; the documentation of each field lists the documented ones.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// `data` (PostPaymentData) without its `orderNumber`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct PostPaymentData {
     /// The product type identifier.
@@ -74,7 +75,7 @@ pub struct PostPaymentData {
 }
 
 /// A section that has nothing but its head: `secondApprovalStatus`, `fsupStatus`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct SectionStatus {
     /// The section's title.
@@ -89,7 +90,7 @@ pub struct SectionStatus {
 }
 
 /// `csrStatus`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct CsrStatus {
     /// The section's title.
@@ -107,7 +108,7 @@ pub struct CsrStatus {
 }
 
 /// `dcvStatus`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct DcvStatus {
     /// The section's title.
@@ -137,7 +138,7 @@ pub struct DcvStatus {
 }
 
 /// One domain of `dcvStatus`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct DomainDescription {
     /// The domain name.
@@ -155,7 +156,7 @@ pub struct DomainDescription {
 }
 
 /// One method of one domain.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct DcvMethod {
     /// `whoisEmail`, `email`, `csrHash`, `manual`.
@@ -176,7 +177,7 @@ pub struct DcvMethod {
 }
 
 /// `agreementStatus`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct AgreementStatus {
     /// The section's title.
@@ -206,7 +207,7 @@ pub struct AgreementStatus {
 }
 
 /// `callbackStatus`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct CallbackStatus {
     /// The section's title.
@@ -228,7 +229,7 @@ pub struct CallbackStatus {
 }
 
 /// `organizationStatus`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct OrganizationStatus {
     /// The section's title.
@@ -264,7 +265,7 @@ pub struct OrganizationStatus {
 }
 
 /// One requirement of `organizationStatus`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct RequirementStatus {
     /// The requirement's title.
@@ -279,7 +280,7 @@ pub struct RequirementStatus {
 }
 
 /// `caaCheckStatus`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct CaaCheckStatus {
     /// The section's title.
@@ -294,7 +295,8 @@ pub struct CaaCheckStatus {
 }
 
 /// Documented as an object but described as a list: the order that is put decides.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
 #[serde(
     untagged,
     expecting = "`latestCAACheckErrors` is an object of lookupDatetime, queriedFQDN, domainName and result, or a list of such"
@@ -307,7 +309,7 @@ pub enum CaaCheckErrors {
 }
 
 /// One failed lookup.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct CaaCheckError {
     /// YYYY-MM-DD HH24:MI:SS.
