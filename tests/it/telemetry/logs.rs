@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failure_is_one_complete_line() {
-    let Observed { dir: _dir, simulators, collector: _collector, gateway, log, .. } = observed("").await;
+    let ObservedGateway { dir: _dir, simulators, collector: _collector, gateway, log, .. } = observed("").await;
     let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
     arm_lost_request_at_sectigo(&simulators);
     refunds.create_refund(traced(sectigo("logged", "1000001"))).await.unwrap();
