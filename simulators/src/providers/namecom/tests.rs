@@ -736,5 +736,5 @@ proptest! {
 }
 
 fn half_way(state: &mut State, settings: &Settings, request: &Request) -> Handled {
-    handle_parsed(state, settings, NOW, request, &JsonBody::parse(&request.body), true)
+    handle_parsed(state, settings, NOW, request, &ParsedBody::parse(&request.body), true)
 }
