@@ -25,7 +25,7 @@ pub(super) struct ApiError {
 /// A refusal.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Error")]
-pub(super) struct ErrorBody {
+pub(super) struct ApiErrorBody {
     /// One sentence that says what is wrong.
     error: String,
 }
@@ -110,7 +110,7 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        (self.status, Json(ErrorBody { error: self.sentence })).into_response()
+        (self.status, Json(ApiErrorBody { error: self.sentence })).into_response()
     }
 }
 

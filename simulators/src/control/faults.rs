@@ -47,7 +47,7 @@ pub(super) async fn disarm(
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Strictness {
+pub(super) struct UnfiredQuery {
     /// Whether it is an error that any of them never fired.
     #[serde(default)]
     strict: bool,
@@ -56,7 +56,7 @@ pub(super) struct Strictness {
 /// The rules that never fired; an error where the query or one of the rules is strict.
 pub(super) async fn unfired(
     WorldParam(world): WorldParam,
-    QueryParams(Strictness { strict }): QueryParams<Strictness>,
+    QueryParams(UnfiredQuery { strict }): QueryParams<UnfiredQuery>,
 ) -> Result<Json<RuleList>, ApiError> {
     let entries: Vec<ArmedRule> = world.lock().faults.unfired().cloned().collect();
     let strict_ids: Vec<String> =
@@ -107,12 +107,12 @@ pub(super) async fn end_random(
 /// All gates.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Gates")]
-pub(super) struct GateList {
+pub(super) struct GateStatuses {
     entries: Vec<GateStatus>,
 }
 
-pub(super) async fn list_gates(WorldParam(world): WorldParam) -> Json<GateList> {
-    Json(GateList { entries: world.lock().gates.list() })
+pub(super) async fn list_gates(WorldParam(world): WorldParam) -> Json<GateStatuses> {
+    Json(GateStatuses { entries: world.lock().gates.list() })
 }
 
 pub(super) async fn add_gate(

@@ -10,10 +10,12 @@ mod faults;
 mod guard;
 mod listener;
 mod openapi;
+mod operation;
 mod page;
 mod process;
 mod provider_state;
 mod records;
+mod route;
 mod routes;
 #[cfg(test)]
 mod tests;
@@ -30,7 +32,8 @@ use tokio::{net::TcpListener, sync::watch};
 use self::{
     extract::{ApiError, WorldInPath},
     guard::{Hosts, guard},
-    routes::{RouteScope, routes},
+    route::RouteScope,
+    routes::routes,
 };
 use crate::worlds::Worlds;
 

@@ -7,7 +7,6 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
-use bytes::Bytes;
 use http::header;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -16,38 +15,19 @@ use time::OffsetDateTime;
 
 use super::{
     extract::{ApiError, JsonBody, JsonOf, WorldParam},
-    openapi::{self, OperationDoc, Output},
+    operation::{OperationDoc, Output},
 };
 use crate::{
     clock::{ClockError, ClockStatus},
     worlds::{Settings, Worlds},
 };
 
-/// The OpenAPI document.
-pub(super) struct Document(Bytes);
-
 /// A certificate in PEM.
 pub(super) struct Pem(String);
-
-pub(super) async fn openapi() -> Document {
-    Document(openapi::bytes())
-}
 
 /// The certificate that a client of the TLS ports has to trust; never a key.
 pub(super) async fn ca_pem(State(worlds): State<Worlds>) -> Pem {
     Pem(worlds.ca_pem().to_owned())
-}
-
-impl IntoResponse for Document {
-    fn into_response(self) -> Response {
-        ([(header::CONTENT_TYPE, "application/json")], self.0).into_response()
-    }
-}
-
-impl Output for Document {
-    fn describe(operation: &mut OperationDoc<'_>) {
-        operation.answers_with(200, "application/json", &json!({ "type": "object" }));
-    }
 }
 
 const PEM: &str = "application/x-pem-file";

@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 
 use super::{
     extract::{ApiError, DEFAULT_LIMIT, JsonBody, MAX_LIMIT, PathParam, QueryParams, WorldParam, check_limit},
-    openapi::{OperationDoc, Output},
+    operation::{OperationDoc, Output},
 };
 use crate::{
     record::audit::{Audit, Claim, MAX_CLAIMS, Verdict},
@@ -124,7 +124,7 @@ pub(super) async fn journal_entry(
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Strictness {
+pub(super) struct AuditQuery {
     /// Whether violations are answered with 409, so that `curl -f` fails.
     #[serde(default)]
     strict: bool,
@@ -136,11 +136,8 @@ pub(super) struct AuditAnswer {
     audit: Audit,
 }
 
-pub(super) async fn audit(
-    WorldParam(world): WorldParam,
-    QueryParams(strictness): QueryParams<Strictness>,
-) -> AuditAnswer {
-    strictness.answer(world.lock().audit(None))
+pub(super) async fn audit(WorldParam(world): WorldParam, QueryParams(query): QueryParams<AuditQuery>) -> AuditAnswer {
+    query.answer(world.lock().audit(None))
 }
 
 /// What a caller believes about its refunds.
@@ -154,16 +151,16 @@ pub(super) struct Claims {
 
 pub(super) async fn audit_claims(
     WorldParam(world): WorldParam,
-    QueryParams(strictness): QueryParams<Strictness>,
+    QueryParams(query): QueryParams<AuditQuery>,
     JsonBody(Claims { refunds }): JsonBody<Claims>,
 ) -> Result<AuditAnswer, ApiError> {
     if refunds.len() > MAX_CLAIMS {
         return Err(ApiError::bad_request(format!("`refunds` has at most {MAX_CLAIMS} entries")));
     }
-    Ok(strictness.answer(world.lock().audit(Some(&refunds))))
+    Ok(query.answer(world.lock().audit(Some(&refunds))))
 }
 
-impl Strictness {
+impl AuditQuery {
     fn answer(&self, audit: Audit) -> AuditAnswer {
         let is_error = self.strict && audit.verdict == Verdict::Violations;
         AuditAnswer { status: if is_error { StatusCode::CONFLICT } else { StatusCode::OK }, audit }

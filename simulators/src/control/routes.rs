@@ -1,91 +1,22 @@
-//! Every control call: its path, its handler, and what the OpenAPI document says about it beyond
-//! the handler's types.
+//! Every control call, with its handler and its description.
 
-use axum::{
-    handler::Handler,
-    routing::{self, MethodRouter},
-};
+use std::sync::OnceLock;
+
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::header;
+use serde_json::json;
 
 use super::{
-    faults,
-    openapi::{Documented, OperationDoc},
-    process, provider_state, records, worlds,
+    faults, openapi,
+    operation::{OperationDoc, Output},
+    process, provider_state, records,
+    route::{Route, delete, get, patch, post, put},
+    worlds,
 };
-use crate::worlds::Worlds;
 
-/// One control call.
-pub(super) struct Route {
-    /// In lower case, as OpenAPI has it.
-    pub(super) method: &'static str,
-    pub(super) path: &'static str,
-    pub(super) handler: MethodRouter<Worlds>,
-    pub(super) scope: RouteScope,
-    pub(super) operation_id: &'static str,
-    pub(super) tag: &'static str,
-    pub(super) summary: &'static str,
-    /// Describes the answer of a call that succeeds.
-    pub(super) answer: &'static str,
-    /// Refusals that the handler's types do not show.
-    pub(super) errors: Vec<(u16, &'static str)>,
-    pub(super) describe: fn(&mut OperationDoc<'_>),
-}
-
-/// What a call acts on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum RouteScope {
-    /// The process, or all worlds.
-    Process,
-    /// One world: the demo world by this path, any other one by `/v1/worlds/{world}` in place of
-    /// `/v1`.
-    World,
-}
-
-macro_rules! methods {
-    ($($method:ident),*) => {
-        $(
-            fn $method<H, T, Args>(path: &'static str, operation_id: &'static str, handler: H) -> Route
-            where
-                H: Handler<T, Worlds> + Documented<Args>,
-                T: 'static,
-            {
-                Route {
-                    method: stringify!($method),
-                    path,
-                    handler: routing::$method(handler),
-                    scope: RouteScope::World,
-                    operation_id,
-                    tag: "",
-                    summary: "",
-                    answer: "",
-                    errors: Vec::new(),
-                    describe: H::describe,
-                }
-            }
-        )*
-    };
-}
-
-methods!(get, post, put, patch, delete);
-
-impl Route {
-    fn summary(self, summary: &'static str) -> Self {
-        Self { summary, ..self }
-    }
-
-    fn answer(self, answer: &'static str) -> Self {
-        Self { answer, ..self }
-    }
-
-    fn error(mut self, status: u16, description: &'static str) -> Self {
-        self.errors.push((status, description));
-        self
-    }
-
-    /// It acts on the process or on all worlds.
-    fn of_the_process(self) -> Self {
-        Self { scope: RouteScope::Process, ..self }
-    }
-}
+/// The OpenAPI document of all calls, in JSON.
+pub(super) struct Document(pub(super) Bytes);
 
 fn tagged<const N: usize>(tag: &'static str, routes: [Route; N]) -> impl Iterator<Item = Route> {
     routes.into_iter().map(move |route| Route { tag, ..route })
@@ -106,7 +37,7 @@ fn process_and_worlds() -> impl Iterator<Item = Route> {
     let process = tagged(
         "simulators",
         [
-            get("/openapi.json", "openapi", process::openapi)
+            get("/openapi.json", "openapi", openapi_document)
                 .of_the_process()
                 .summary("This document.")
                 .answer("This document."),
@@ -408,4 +339,21 @@ fn debitsuccess() -> impl Iterator<Item = Route> {
                 .error(409, "It is in a final status, or several accounts have a refund with this identifier."),
         ],
     )
+}
+
+pub(super) async fn openapi_document() -> Document {
+    static DOCUMENT: OnceLock<Bytes> = OnceLock::new();
+    Document(DOCUMENT.get_or_init(|| openapi::document(&routes()).to_string().into()).clone())
+}
+
+impl IntoResponse for Document {
+    fn into_response(self) -> Response {
+        ([(header::CONTENT_TYPE, "application/json")], self.0).into_response()
+    }
+}
+
+impl Output for Document {
+    fn describe(operation: &mut OperationDoc<'_>) {
+        operation.answers_with(200, "application/json", &json!({ "type": "object" }));
+    }
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::*;
 
 fn document() -> Value {
-    serde_json::from_slice(&openapi::bytes()).unwrap()
+    openapi::document(&routes())
 }
 
 fn operations(document: &Value) -> Vec<(String, String, Value)> {

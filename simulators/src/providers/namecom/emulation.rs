@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 
 use super::{
     Item, KeyInFlight, Obstacles, Outcome, RegistryCondition, Settings, State, keys,
-    refund::JsonBody,
+    refund::ParsedBody,
     refusals::Refusal,
     state::{MAGIC_ITEM_OFFSET, MAGIC_STATUSES},
 };
@@ -42,7 +42,7 @@ impl EmulatedProvider for Namecom {
     type State = State;
     type Settings = Settings;
     type Login = NamecomLogin;
-    type Parsed = JsonBody;
+    type Parsed = ParsedBody;
 
     const NAME: &'static str = "namecom";
     const DISPLAY_NAME: &'static str = "name.com";
@@ -64,8 +64,8 @@ impl EmulatedProvider for Namecom {
         State::empty(now)
     }
 
-    fn inspect(request: &Request) -> (RequestInfo, JsonBody) {
-        let body = JsonBody::parse(&request.body);
+    fn inspect(request: &Request) -> (RequestInfo, ParsedBody) {
+        let body = ParsedBody::parse(&request.body);
         (super::inspect_parsed(request, &body), body)
     }
 
@@ -74,7 +74,7 @@ impl EmulatedProvider for Namecom {
         settings: &Settings,
         now: OffsetDateTime,
         request: &Request,
-        parsed: &JsonBody,
+        parsed: &ParsedBody,
     ) -> Handled {
         super::handle_parsed(state, settings, now, request, parsed, false)
     }
@@ -84,7 +84,7 @@ impl EmulatedProvider for Namecom {
         settings: &Settings,
         now: OffsetDateTime,
         request: &Request,
-        parsed: &JsonBody,
+        parsed: &ParsedBody,
     ) -> Handled {
         super::handle_parsed(state, settings, now, request, parsed, true)
     }

@@ -39,7 +39,7 @@ pub use self::orders::{
     Account, Item, ItemStatus, Order, OrderStatus, Outcome, Pending, PutError, RegistryCondition, SettleError,
     TldDeletes,
 };
-use self::refund::JsonBody;
+use self::refund::ParsedBody;
 use self::refusals::Refusal;
 pub use self::settings::{
     AllItemsRefused, CachedAnswers, CreateDateEnd, DeletedDomain, EmptyKey, FirstCheck, HalfWayAnswer, KeyComparison,
@@ -54,10 +54,10 @@ use crate::{
 
 /// Reads what a request says about itself. Never fails and changes nothing; the token is left out.
 pub fn inspect(request: &Request) -> RequestInfo {
-    inspect_parsed(request, &JsonBody::parse(&request.body))
+    inspect_parsed(request, &ParsedBody::parse(&request.body))
 }
 
-fn inspect_parsed(request: &Request, body: &JsonBody) -> RequestInfo {
+fn inspect_parsed(request: &Request, body: &ParsedBody) -> RequestInfo {
     let username = basic_credentials(&request.headers).map(|(username, _)| username);
     let named = |operation: &str, target, parameters| RequestInfo {
         operation: operation.to_owned(),
@@ -94,7 +94,7 @@ fn inspect_parsed(request: &Request, body: &JsonBody) -> RequestInfo {
 
 /// Answers one request and changes the state as name.com would.
 pub fn handle(state: &mut State, settings: &Settings, now: OffsetDateTime, request: &Request) -> Handled {
-    handle_parsed(state, settings, now, request, &JsonBody::parse(&request.body), false)
+    handle_parsed(state, settings, now, request, &ParsedBody::parse(&request.body), false)
 }
 
 /// As [`handle`]. With `half_way` a refund stops half-way: the domain of each requested
@@ -104,7 +104,7 @@ fn handle_parsed(
     settings: &Settings,
     now: OffsetDateTime,
     request: &Request,
-    body: &JsonBody,
+    body: &ParsedBody,
     half_way: bool,
 ) -> Handled {
     admit_and_answer(state, settings, now, request, body, half_way)
@@ -116,7 +116,7 @@ fn admit_and_answer(
     settings: &Settings,
     now: OffsetDateTime,
     request: &Request,
-    body: &JsonBody,
+    body: &ParsedBody,
     half_way: bool,
 ) -> Result<Handled, Refusal> {
     let call = match settings.first_check {

@@ -31,7 +31,7 @@ pub(super) fn process(
     settings: &Settings,
     now: OffsetDateTime,
     username: &str,
-    (request, body): (&Request, &JsonBody),
+    (request, body): (&Request, &ParsedBody),
     half_way: bool,
 ) -> Result<Handled, Refusal> {
     if !state.account(username).is_some_and(|account| account.approved_reseller) {
@@ -76,7 +76,7 @@ pub(super) fn process(
 }
 
 /// The JSON in the body of a request.
-pub(crate) enum JsonBody {
+pub(crate) enum ParsedBody {
     /// An object, with its members in order. Of several members with one name the last one counts.
     Object(Vec<(String, Value)>),
     /// Another JSON value.
@@ -110,13 +110,13 @@ impl<'de> Deserialize<'de> for Members {
     }
 }
 
-impl JsonBody {
-    pub(super) fn parse(body: &[u8]) -> JsonBody {
+impl ParsedBody {
+    pub(super) fn parse(body: &[u8]) -> ParsedBody {
         match serde_json::from_slice(body) {
-            Ok(Members(members)) => JsonBody::Object(members),
+            Ok(Members(members)) => ParsedBody::Object(members),
             Err(_) => match serde_json::from_slice(body) {
-                Ok(IgnoredAny) => JsonBody::Other,
-                Err(_) => JsonBody::Invalid,
+                Ok(IgnoredAny) => ParsedBody::Other,
+                Err(_) => ParsedBody::Invalid,
             },
         }
     }
@@ -127,8 +127,8 @@ fn member<'a>(members: &'a [(String, Value)], name: &str) -> Option<&'a Value> {
 }
 
 /// The order's id and the two known members, for the journal, however wrong the body is.
-pub(super) fn outline(body: &JsonBody, body_bytes: usize) -> (Option<String>, Parameters) {
-    let JsonBody::Object(members) = body else {
+pub(super) fn outline(body: &ParsedBody, body_bytes: usize) -> (Option<String>, Parameters) {
+    let ParsedBody::Object(members) = body else {
         return (None, json!({ "unreadable_bytes": body_bytes }).into());
     };
     let target = match member(members, "orderId") {
@@ -158,12 +158,12 @@ struct ParsedRequest {
 
 impl ParsedRequest {
     /// Only the message for an empty array is documented; the others follow its style.
-    fn read(body: &JsonBody, settings: &Settings) -> Result<Self, Refusal> {
+    fn read(body: &ParsedBody, settings: &Settings) -> Result<Self, Refusal> {
         let refuse = |details: &str| Err(Refusal::Malformed(details.to_owned()));
         let members = match body {
-            JsonBody::Object(members) => members,
-            JsonBody::Other => return refuse("The request body must be a JSON object."),
-            JsonBody::Invalid => return refuse("The request body is not valid JSON."),
+            ParsedBody::Object(members) => members,
+            ParsedBody::Other => return refuse("The request body must be a JSON object."),
+            ParsedBody::Invalid => return refuse("The request body is not valid JSON."),
         };
         let mut names = members.iter().map(|(name, _)| name);
         let unknown = names.find(|name| !KNOWN.contains(&name.as_str()));
