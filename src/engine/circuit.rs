@@ -402,4 +402,22 @@ mod tests {
         assert_eq!(circuit.stance(begin), Stance::Shut(begin + Duration::from_secs(20)), "not the look that was due");
         assert_eq!(circuit.health(), AccountHealth::CredentialsRefused);
     }
+
+    /// What the metrics show. Only an account that answers lookups and refuses refunds is read-only.
+    #[test]
+    fn a_suspended_account_is_shown_as_it_comes_back() {
+        let (mut circuit, begin) = (Circuit::new(SETTINGS), Instant::now());
+        let shown = |circuit: &Circuit| (circuit.position(begin), circuit.is_read_only());
+        assert_eq!(shown(&circuit), ("closed", false));
+        for _ in 0..SETTINGS.failures {
+            circuit.note(circuit.era(), Sign::Fails, begin);
+        }
+        assert_eq!(shown(&circuit), ("open", false));
+        circuit.note_look(&Sign::Works, true, begin);
+        assert_eq!(shown(&circuit), ("half_open", false));
+        let trial = circuit.take_turn().unwrap();
+        assert_eq!(shown(&circuit), ("half_open", false), "the trial is under way");
+        circuit.note(trial, Sign::CredentialsRefused, begin);
+        assert_eq!(shown(&circuit), ("open", true));
+    }
 }

@@ -1,5 +1,6 @@
 //! Races that only a held ledger or a held provider shows: each stands still at the moment that matters.
 
+mod driving;
 mod going_on;
 mod moved;
 mod resolved;
@@ -39,6 +40,8 @@ struct HeldLedger {
     held: watch::Sender<usize>,
     /// How many times its queue is still full for what makes lookups due.
     full: Mutex<usize>,
+    /// How many of the oldest were skipped in each read of what waits to be sent.
+    skipped: Mutex<Vec<u32>>,
 }
 
 /// A provider that says yes to every refund, and whose looks are answered one by one, as they are told to be.
@@ -66,8 +69,13 @@ impl Bench {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let inner = SqliteLedger::open(&directory.path().join("ledger.db"), SqliteSettings::default()).unwrap();
-        let ledger =
-            HeldLedger { inner, holding: watch::Sender::new(false), held: watch::Sender::new(0), full: Mutex::new(0) };
+        let ledger = HeldLedger {
+            inner,
+            holding: watch::Sender::new(false),
+            held: watch::Sender::new(0),
+            full: Mutex::new(0),
+            skipped: Mutex::default(),
+        };
         let clock = Arc::new(ManualClock::new(NOW));
         let (ledger, follow_up) = (Arc::new(ledger), Duration::from_secs(7 * 86_400));
         Self { _directory: directory, ledger, provider: Arc::default(), clock, follow_up }
@@ -491,6 +499,7 @@ impl Ledger for HeldLedger {
         skip: u32,
         limit: u32,
     ) -> Result<Vec<Refund>, LedgerError> {
+        self.skipped.lock().unwrap().push(skip);
         self.inner.waiting_since(at, created_until, skip, limit).await
     }
 

@@ -284,3 +284,14 @@ fn a_refusal_leaves_no_earlier_word_standing(
     let failed = submitted.apply(&Event::Refused { error, items: Vec::new(), follow_until: None }, now).unwrap();
     assert_eq!(failed.provider_status.as_deref(), status);
 }
+
+/// What the provider refused is kept for each item, also where it refused all of them.
+#[test]
+fn a_refusal_keeps_what_was_said_of_each_item() {
+    let now = Timestamp::from_seconds(1_001);
+    let refund = of(Target::Namecom(NamecomTarget::new(9, &[1, 2]).unwrap()));
+    let items = vec![item("1", ItemState::Failed, true), item("2", ItemState::Failed, true)];
+    let no = Event::Refused { error: error(400), items: items.clone(), follow_until: None };
+    let failed = refund.apply(&Event::Dispatched { credential: None }, now).unwrap().apply(&no, now).unwrap();
+    assert_eq!((failed.state, failed.items), (State::Failed, items));
+}

@@ -1,6 +1,7 @@
 //! What follows from which answer, row by row.
 
 mod absent;
+mod bounds;
 mod followed;
 
 use std::collections::BTreeMap;

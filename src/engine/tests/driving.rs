@@ -1,0 +1,84 @@
+//! What the drivers find due, how far they read, and whether a newcomer may go before it.
+
+use super::*;
+
+fn order(number: u32) -> Intent {
+    let target = SectigoTarget::new(&(1_000_001 + number).to_string(), 11).unwrap();
+    intent(&format!("r{number}"), Target::Sectigo(target))
+}
+
+fn lane_of(engine: &Engine) -> Arc<Lane> {
+    engine.0.lanes.values().next().unwrap().clone()
+}
+
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let waits = async {
+        while !holds() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, waits).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+/// A newcomer is sent in the commit that records it, unless older refunds wait for a slot.
+#[tokio::test]
+async fn newcomers_queue_behind_what_waits_for_a_slot_and_behind_nothing_else() {
+    let bench = Bench::new();
+    let one_slot = |account: &mut Account| account.max_in_flight = 1;
+    let engine = bench.engine_with(Provider::Sectigo, Currency::USD, one_slot).await;
+    let lane = lane_of(&engine);
+    until("nothing waits", || !lane.backlog.load(Ordering::Acquire)).await;
+    let slot = lane.slots.clone().acquire_owned().await.unwrap();
+    let refund = bench.refund(order(1), &[]).await;
+    lane.bell.notify_one();
+    until("one waits", || lane.backlog.load(Ordering::Acquire)).await;
+    drop(slot);
+    let sent = engine.wait(refund.id(), refund.revision + 1, Instant::now() + LIMIT).await.unwrap();
+    assert_eq!(sent.state, State::Succeeded);
+    until("nothing waits any more", || !lane.backlog.load(Ordering::Acquire)).await;
+}
+
+/// Refunds that have moved here wait anew, and are older than one that did not move.
+#[tokio::test]
+async fn what_has_waited_too_long_is_given_up_behind_any_number_that_moved() {
+    let (bench, limit) = (Bench::new(), Duration::from_secs(86_400));
+    let mut moves = Vec::new();
+    for number in 0..64 {
+        moves.push(bench.refund(order(number), &put_off()).await);
+    }
+    let last = bench.refund(order(64), &put_off()).await;
+    for refund in moves {
+        let elsewhere = Place { login: "former".to_owned(), ..place() };
+        for (to, at) in [(elsewhere, NOW), (place(), NOW.plus(limit))] {
+            let refund = bench.ledger.inner.get(refund.id()).await.unwrap().unwrap();
+            let reassign = Reassign {
+                id: refund.id().clone(),
+                revision: refund.revision,
+                to: Destination { account: refund.account.clone(), place: to },
+                related: RelatedLogins::default(),
+                judge_similar: false,
+                evidence: "one set of books".to_owned(),
+                actor: "operator".to_owned(),
+                now: at,
+            };
+            bench.ledger.inner.reassign(reassign).await.unwrap();
+        }
+    }
+    bench.clock.advance(limit + Duration::from_secs(1));
+    let engine = bench.engine_with(Provider::Sectigo, Currency::USD, |account| account.requests_per_hour = 1).await;
+    let after = engine.wait(last.id(), last.revision, Instant::now() + LIMIT).await.unwrap();
+    assert_eq!((after.state, after.attempt_count), (State::Failed, 1));
+}
+
+/// The queue may be long, and its oldest tell when the next one is to be given up.
+#[tokio::test]
+async fn no_more_of_the_queue_is_read_than_tells_when_the_next_one_is_given_up() {
+    let bench = Bench::new();
+    for number in 0..65 {
+        bench.refund(order(number), &put_off()).await;
+    }
+    let engine = bench.engine().await;
+    let lane = lane_of(&engine);
+    until("nothing is due", || !lane.backlog.load(Ordering::Acquire)).await;
+    assert_eq!(*bench.ledger.skipped.lock().unwrap(), [0], "one read, of the oldest");
+}
