@@ -54,6 +54,8 @@ struct Told {
     /// The digests of what it logs in with, one for each time that it is asked for it. The last one
     /// stays.
     credentials: Mutex<VecDeque<String>>,
+    /// The refunds that it was asked for, in this order.
+    looked_up: Mutex<Vec<RefundId>>,
 }
 
 struct Bench {
@@ -384,8 +386,9 @@ impl crate::providers::Provider for Told {
         Outcome::Refunded(Confirmation::default())
     }
 
-    async fn lookup(&self, _refund: &Refund, _turns: &dyn crate::providers::Turns) -> Lookup {
+    async fn lookup(&self, refund: &Refund, _turns: &dyn crate::providers::Turns) -> Lookup {
         self.calls.lock().unwrap().push(Instant::now());
+        self.looked_up.lock().unwrap().push(refund.id().clone());
         let answer = self.lookups.lock().unwrap().pop_front().unwrap();
         self.asked.send_modify(|asked| *asked += 1);
         answer.await.unwrap()

@@ -1,6 +1,7 @@
 //! What the drivers find due, how far they read, and whether a newcomer may go before it.
 
 use super::*;
+use crate::engine::circuit::{Sign, Stance};
 
 fn order(number: u32) -> Intent {
     let target = SectigoTarget::new(&(1_000_001 + number).to_string(), 11).unwrap();
@@ -64,7 +65,7 @@ async fn what_has_waited_too_long_is_given_up_behind_any_number_that_moved() {
             bench.ledger.inner.reassign(reassign).await.unwrap();
         }
     }
-    bench.clock.advance(limit + Duration::from_secs(1));
+    bench.clock.advance(limit);
     let engine = bench.engine_with(Provider::Sectigo, Currency::USD, |account| account.requests_per_hour = 1).await;
     let after = engine.wait(last.id(), last.revision, Instant::now() + LIMIT).await.unwrap();
     assert_eq!((after.state, after.attempt_count), (State::Failed, 1));
@@ -81,4 +82,34 @@ async fn no_more_of_the_queue_is_read_than_tells_when_the_next_one_is_given_up()
     let lane = lane_of(&engine);
     until("nothing is due", || !lane.backlog.load(Ordering::Acquire)).await;
     assert_eq!(*bench.ledger.skipped.lock().unwrap(), [0], "one read, of the oldest");
+}
+
+/// A wrong order number may be answered like a wrong password: each waiting refund has its turn.
+#[tokio::test]
+async fn an_account_that_is_shut_is_tried_with_each_refund_that_waits() {
+    let bench = Bench::new();
+    for number in 1..=4 {
+        bench.refund(order(number), &put_off()).await;
+    }
+    let [dispatched, _] = put_off();
+    bench.refund(order(5), &[dispatched, Event::Refunded(Confirmation::default())]).await;
+    // Newer ones of an account that is not configured any more.
+    for number in 100..164 {
+        let intent = Intent { account: AccountName::parse("other").unwrap(), ..order(number) };
+        bench.refund(intent, &put_off()).await;
+    }
+    let engine = bench.engine().await;
+    let lane = lane_of(&engine);
+    lane.note(lane.era(), Sign::CredentialsRefused);
+    for asked in 1..=4 {
+        let answer = bench.next_look();
+        // Due now, and not only after a pause.
+        lane.credentials_changed();
+        assert_eq!(lane.stance(), Stance::Probe);
+        reaches(&bench.provider.asked, asked).await;
+        answer.send(Lookup::unavailable("no connection")).unwrap();
+        until("it was in vain", || matches!(lane.stance(), Stance::Shut(_))).await;
+    }
+    let looked_up = bench.provider.looked_up.lock().unwrap().clone();
+    assert_eq!(looked_up, [1, 4, 2, 3].map(|number| order(number).id), "the oldest and the newest in turn");
 }
