@@ -101,10 +101,8 @@ async fn move_here(
             }
         }
     }
-    if moved > 0 || left > 0 {
-        let (account, endpoint) = (&account.name, &open.at.place.endpoint);
-        info!(%account, endpoint, moved, left, "refunds of a former place go on at the account's present one");
-    }
+    let (account, endpoint) = (&account.name, &open.at.place.endpoint);
+    info!(%account, endpoint, moved, left, "refunds of a former place go on at the account's present one");
     Ok(())
 }
 

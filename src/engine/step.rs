@@ -426,3 +426,179 @@ fn reason_of(refund: &Refund) -> Option<&'static str> {
 fn code_of(refund: &Refund) -> Option<&str> {
     refund.provider_error.as_ref().map(|error| error.code.as_str()).filter(|code| !code.is_empty())
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+    use crate::domain::clock::Timestamp;
+    use crate::domain::event::{Observation, RecordSeen};
+    use crate::domain::outcome::{Acceptance, Confirmation, ProviderError};
+    use crate::engine::tests::{Log, NOW, place, sectigo};
+
+    fn error(code: &str, http_status: u16, category: ErrorCategory) -> ProviderError {
+        ProviderError { code: code.to_owned(), message: "Ada Lovelace".to_owned(), http_status, category }
+    }
+
+    fn refused(code: &str) -> Outcome {
+        Outcome::Refused { error: error(code, 200, ErrorCategory::NotEligible), items: Vec::new() }
+    }
+
+    fn not_sent(http_status: u16, category: ErrorCategory) -> Outcome {
+        Outcome::NotSent { error: error("", http_status, category), retry_at: None }
+    }
+
+    fn unknown() -> Outcome {
+        Outcome::Unknown { reason: DoubtReason::Timeout, evidence: "no answer".to_owned() }
+    }
+
+    fn after(events: &[Event]) -> Refund {
+        let sent = Refund::new(sectigo("r"), place(), NOW).apply(&Event::Dispatched { credential: None }, NOW);
+        events.iter().fold(sent.unwrap(), |refund, event| refund.apply(event, NOW).unwrap())
+    }
+
+    fn doubted() -> Event {
+        let (reason, evidence) = (DoubtReason::Timeout, "no answer".to_owned());
+        Event::Doubted { reason, evidence, error: None, not_processed: false }
+    }
+
+    fn escalated() -> Event {
+        Event::Escalated { evidence: "nobody knows".to_owned(), foreign_record: false }
+    }
+
+    fn not_ours() -> Sign {
+        Sign::NotOurs("1000001".to_owned())
+    }
+
+    /// A wrong login shuts the account, a wrong order does not; only what was not heard counts as an outage.
+    #[rstest]
+    #[case::yes(Outcome::Refunded(Confirmation::default()), Sign::Works)]
+    #[case::taken(Outcome::Accepted(Acceptance::default()), Sign::Works)]
+    #[case::no(refused("-18"), Sign::Works)]
+    #[case::another_accounts_order(refused("-16"), not_ours())]
+    #[case::wrong_login(not_sent(401, ErrorCategory::CredentialsRefused), Sign::CredentialsRefused)]
+    #[case::no_connection(not_sent(0, ErrorCategory::Other), Sign::Fails)]
+    #[case::not_now(not_sent(429, ErrorCategory::LimitReached), Sign::Works)]
+    #[case::no_answer(unknown(), Sign::Fails)]
+    fn an_answer_tells_of_its_account(#[case] outcome: Outcome, #[case] expected: Sign) {
+        assert_eq!(sign_of(&after(&[]), &outcome), expected);
+    }
+
+    #[rstest]
+    #[case::found(Lookup::Found(unknown()), Sign::Works)]
+    #[case::not_found(Lookup::not_found("Processed"), Sign::Works)]
+    #[case::no_target(Heard::NoTarget, Sign::Works)]
+    #[case::not_dispatched(Heard::NotDispatched, Sign::Works)]
+    #[case::another_accounts_order(Heard::NotOurs, not_ours())]
+    #[case::nothing(Heard::Nothing, Sign::Fails)]
+    #[case::wrong_login(Heard::LoginRefused, Sign::Fails)]
+    fn a_lookup_tells_of_its_account(#[case] lookup: impl Into<Seen>, #[case] expected: Sign) {
+        let Seen(lookup) = lookup.into();
+        assert_eq!(sign_of_look(&after(&[]), &lookup), expected);
+    }
+
+    struct Seen(Lookup);
+
+    impl From<Lookup> for Seen {
+        fn from(lookup: Lookup) -> Self {
+            Seen(lookup)
+        }
+    }
+
+    impl From<Heard> for Seen {
+        fn from(heard: Heard) -> Self {
+            Seen(Lookup::Unavailable { evidence: "odd".to_owned(), heard })
+        }
+    }
+
+    /// Each state has its level and its words; a provider's own words may name people.
+    #[rstest]
+    #[case::no_byte_left(
+        Event::NotSent { error: error("", 0, ErrorCategory::Other), retry_at: NOW },
+        "WARN",
+        "the refund was not processed and will be sent again state=\"PENDING\" error=\"Ada Lovelace\""
+    )]
+    #[case::not_now(
+        Event::NotSent { error: error("-42", 200, ErrorCategory::LimitReached), retry_at: NOW },
+        "WARN",
+        "the refund was not processed and will be sent again state=\"PENDING\" code=\"-42\" category=\"limit_reached\""
+    )]
+    #[case::in_doubt(
+        doubted(),
+        "WARN",
+        "it is not known what became of the refund state=\"IN_DOUBT\" reason=\"timeout\""
+    )]
+    #[case::refused(
+        Event::Refused { error: error("-18", 200, ErrorCategory::NotEligible), items: Vec::new(), follow_until: None },
+        "INFO",
+        "the provider refused the refund state=\"FAILED\" code=\"-18\" category=\"not_eligible\""
+    )]
+    #[case::refused_without_a_code(
+        Event::Refused { error: error("", 400, ErrorCategory::Other), items: Vec::new(), follow_until: None },
+        "INFO",
+        "the provider refused the refund state=\"FAILED\" category=\"other\""
+    )]
+    #[case::refunded(Event::Refunded(Confirmation::default()), "INFO", "the provider answered state=\"SUCCEEDED\"")]
+    fn what_became_of_an_attempt_is_logged(#[case] event: Event, #[case] level: &str, #[case] expected: &str) {
+        let log = Log::begin();
+        log_outcome(&after(&[event]));
+        assert_one(&log, level, expected);
+    }
+
+    #[test]
+    fn a_review_that_an_attempt_led_to_is_logged() {
+        let log = Log::begin();
+        let error = Some(error("14143", 400, ErrorCategory::IdentifierInUse));
+        let (reason, evidence) = (DoubtReason::Contradiction, "in use".to_owned());
+        log_outcome(&after(&[Event::Doubted { reason, evidence, error, not_processed: false }, escalated()]));
+        let expected = "a person must state=\"NEEDS_REVIEW\" reason=\"contradiction\" code=\"14143\"";
+        assert_one(&log, "ERROR", expected);
+    }
+
+    /// An operator is called once for each review, and for money that moved after a no.
+    #[rstest]
+    #[case::nothing_new(vec![doubted()], seen(RecordSeen::Absent), Lookup::not_found("Processed"), "INFO", "looked the refund up at its provider state=\"IN_DOUBT\" looks=0")]
+    #[case::no_answer(vec![doubted(), seen(RecordSeen::Absent)], seen(RecordSeen::Unanswered), Lookup::unavailable("timeout"), "WARN", "the provider did not tell what became of the refund state=\"IN_DOUBT\" looks=1")]
+    #[case::a_review_begins(vec![doubted()], escalated(), Lookup::not_found("Processed"), "ERROR", "a person must state=\"NEEDS_REVIEW\" reason=\"timeout\"")]
+    #[case::a_review_goes_on(vec![doubted(), escalated()], seen(RecordSeen::Absent), Lookup::not_found("Processed"), "INFO", "looked the refund up at its provider state=\"NEEDS_REVIEW\" looks=0")]
+    #[case::a_review_ends(vec![doubted(), escalated()], Event::Refunded(Confirmation::default()), Lookup::Found(Outcome::Refunded(Confirmation::default())), "INFO", "looked the refund up at its provider state=\"SUCCEEDED\" looks=0")]
+    #[case::corrected(vec![rejected()], corrected(), Lookup::Found(Outcome::Refunded(Confirmation::default())), "ERROR", "the provider reports a refund that it, or a person, had said no to: money moved state=\"FAILED\" status=\"Completed\"")]
+    fn what_a_lookup_led_to_is_logged(
+        #[case] before: Vec<Event>,
+        #[case] event: Event,
+        #[case] lookup: Lookup,
+        #[case] level: &str,
+        #[case] expected: &str,
+    ) {
+        let log = Log::begin();
+        let before = after(&before);
+        log_look(&before, &before.apply(&event, NOW).unwrap(), &lookup);
+        assert_one(&log, level, expected);
+    }
+
+    fn seen(record: RecordSeen) -> Event {
+        Event::Checked(Observation::new("looked", record))
+    }
+
+    fn later() -> Timestamp {
+        NOW.plus(std::time::Duration::from_secs(60))
+    }
+
+    fn rejected() -> Event {
+        let error = error("Rejected", 200, ErrorCategory::RejectedOnReview);
+        Event::Refused { error, items: Vec::new(), follow_until: Some(later()) }
+    }
+
+    fn corrected() -> Event {
+        let confirmation = Confirmation { status: Some("Completed".to_owned()), ..Confirmation::default() };
+        Event::Corrected { confirmation, caution_until: later() }
+    }
+
+    /// One line of this level that ends in this text.
+    fn assert_one(log: &Log, level: &str, expected: &str) {
+        let lines = log.with("");
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].contains(level) && lines[0].ends_with(expected), "{lines:?}");
+    }
+}

@@ -2,6 +2,7 @@
 
 mod driving;
 mod going_on;
+mod logged;
 mod moved;
 mod resolved;
 mod turns;
@@ -27,7 +28,7 @@ use crate::ledger::sqlite::{SqliteLedger, SqliteSettings};
 use crate::ledger::{GATEWAY, Health, OpenRefunds, Reassign, RelatedLogins};
 use crate::telemetry::metrics::AccountMeter;
 
-const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
+pub(super) const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
 /// Reached only where something hangs.
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -40,8 +41,14 @@ struct HeldLedger {
     held: watch::Sender<usize>,
     /// How many times its queue is still full for what makes lookups due.
     full: Mutex<usize>,
+    /// How many times it makes none of the lookups due, and says that there are more.
+    begun: Mutex<usize>,
+    /// How many times it cannot be asked for what is due.
+    mute: Mutex<usize>,
     /// How many of the oldest were skipped in each read of what waits to be sent.
     skipped: Mutex<Vec<u32>>,
+    /// How many times it was asked when the next lookup is due.
+    asked: watch::Sender<usize>,
 }
 
 /// A provider that says yes to every refund, and whose looks are answered one by one, as they are told to be.
@@ -76,7 +83,10 @@ impl Bench {
             holding: watch::Sender::new(false),
             held: watch::Sender::new(0),
             full: Mutex::new(0),
+            begun: Mutex::new(0),
+            mute: Mutex::new(0),
             skipped: Mutex::default(),
+            asked: watch::Sender::new(0),
         };
         let clock = Arc::new(ManualClock::new(NOW));
         let (ledger, follow_up) = (Arc::new(ledger), Duration::from_secs(7 * 86_400));
@@ -131,6 +141,11 @@ impl Bench {
 
     /// A refund on disk to which these events have happened.
     async fn refund(&self, intent: Intent, events: &[Event]) -> Refund {
+        self.traced_refund(intent, events, None).await
+    }
+
+    /// As [`Bench::refund`], of a caller that named its trace.
+    async fn traced_refund(&self, intent: Intent, events: &[Event], trace_parent: Option<String>) -> Refund {
         let create = Create {
             intent,
             place: place(),
@@ -140,7 +155,7 @@ impl Bench {
             actor: "caller".to_owned(),
             now: NOW,
             claim: Claim::default(),
-            trace_parent: None,
+            trace_parent,
         };
         let Created::New(refund) = self.ledger.inner.create(create).await.unwrap() else { panic!("known") };
         let record = Record {
@@ -162,11 +177,11 @@ impl Bench {
     }
 }
 
-fn place() -> Place {
+pub(super) fn place() -> Place {
     Place { endpoint: "https://provider.example".to_owned(), login: "login".to_owned(), currency: Currency::USD }
 }
 
-fn sectigo(id: &str) -> Intent {
+pub(super) fn sectigo(id: &str) -> Intent {
     intent(id, Target::Sectigo(SectigoTarget::new("1000001", 11).unwrap()))
 }
 
@@ -199,6 +214,48 @@ fn doubted() -> [Event; 2] {
             not_processed: false,
         },
     ]
+}
+
+/// What this thread logs from now on.
+pub(super) struct Log {
+    lines: Arc<Mutex<Vec<u8>>>,
+    _guard: tracing::subscriber::DefaultGuard,
+}
+
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    pub(super) fn begin() -> Self {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let kept = lines.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || Lines(kept.clone())).finish();
+        Self { lines, _guard: tracing::subscriber::set_default(subscriber) }
+    }
+
+    /// The lines that contain this text.
+    pub(super) fn with(&self, text: &str) -> Vec<String> {
+        let lines = String::from_utf8(self.lines.lock().unwrap().clone()).unwrap();
+        lines.lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
+    }
+}
+
+/// Whether there is one more, which is taken.
+fn takes_one(count: &Mutex<usize>) -> bool {
+    let mut count = count.lock().unwrap();
+    let left = count.checked_sub(1);
+    *count = left.unwrap_or(0);
+    left.is_some()
 }
 
 async fn reaches(count: &watch::Sender<usize>, wanted: usize) {
@@ -460,6 +517,9 @@ impl Ledger for HeldLedger {
                 return Err(LedgerError::Overloaded);
             }
         }
+        if takes_one(&self.begun) {
+            return Ok(1);
+        }
         self.inner.hasten(at, now).await
     }
 
@@ -484,6 +544,9 @@ impl Ledger for HeldLedger {
     }
 
     async fn due(&self, at: &Destination, now: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError> {
+        if takes_one(&self.mute) {
+            return Err(LedgerError::Overloaded);
+        }
         self.inner.due(at, now, limit).await
     }
 
@@ -492,6 +555,7 @@ impl Ledger for HeldLedger {
     }
 
     async fn next_unsettled(&self, at: &Destination) -> Result<Option<Timestamp>, LedgerError> {
+        self.asked.send_modify(|asked| *asked += 1);
         self.inner.next_unsettled(at).await
     }
 
@@ -508,6 +572,10 @@ impl Ledger for HeldLedger {
 
     async fn last_entry(&self, id: &RefundId, state: State) -> Result<Option<Timestamp>, LedgerError> {
         self.inner.last_entry(id, state).await
+    }
+
+    async fn trace_of(&self, id: &RefundId) -> Result<Option<String>, LedgerError> {
+        self.inner.trace_of(id).await
     }
 
     async fn oldest_waiting(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError> {

@@ -113,3 +113,35 @@ async fn an_account_that_is_shut_is_tried_with_each_refund_that_waits() {
     let looked_up = bench.provider.looked_up.lock().unwrap().clone();
     assert_eq!(looked_up, [1, 4, 2, 3].map(|number| order(number).id), "the oldest and the newest in turn");
 }
+
+/// They become due some at a time.
+#[tokio::test]
+async fn a_recovery_makes_all_due_that_had_no_usable_lookup() {
+    let bench = Bench::new();
+    let refund = bench.refund(sectigo("r"), &doubted()).await;
+    let far = Some(NOW.plus(Duration::from_secs(86_400)));
+    let reschedule = Reschedule { id: refund.id().clone(), revision: refund.revision, next_check: far, unheard: true };
+    bench.ledger.inner.reschedule(reschedule).await.unwrap();
+    *bench.ledger.begun.lock().unwrap() = 3;
+    let answer = bench.next_look();
+    let _engine = bench.engine().await;
+    reaches(&bench.provider.asked, 1).await;
+    drop(answer);
+}
+
+/// Nothing but the time that passes wakes the driver.
+#[tokio::test]
+async fn a_lookup_is_made_once_it_is_due_and_not_half_a_minute_later() {
+    let bench = Bench::new();
+    let refund = bench.refund(sectigo("r"), &doubted()).await;
+    let soon = Duration::from_millis(200);
+    let (id, revision, next_check) = (refund.id().clone(), refund.revision, Some(NOW.plus(soon)));
+    let reschedule = Reschedule { id, revision, next_check, unheard: false };
+    bench.ledger.inner.reschedule(reschedule).await.unwrap();
+    let answer = bench.next_look();
+    let _engine = bench.engine().await;
+    reaches(&bench.ledger.asked, 1).await;
+    bench.clock.advance(soon);
+    reaches(&bench.provider.asked, 1).await;
+    drop(answer);
+}
