@@ -6,6 +6,7 @@ mod logged;
 mod moved;
 mod resolved;
 mod turns;
+mod waiting;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
@@ -45,6 +46,8 @@ struct HeldLedger {
     begun: Mutex<usize>,
     /// How many times it cannot be asked for what is due.
     mute: Mutex<usize>,
+    /// How many times its queue is still full for a refund that is to be moved.
+    closed: Mutex<usize>,
     /// How many of the oldest were skipped in each read of what waits to be sent.
     skipped: Mutex<Vec<u32>>,
     /// How many times it was asked when the next lookup is due.
@@ -85,6 +88,7 @@ impl Bench {
             full: Mutex::new(0),
             begun: Mutex::new(0),
             mute: Mutex::new(0),
+            closed: Mutex::new(0),
             skipped: Mutex::default(),
             asked: watch::Sender::new(0),
         };
@@ -103,7 +107,14 @@ impl Bench {
 
     /// As [`Bench::engine_for`], with the account changed at will.
     async fn engine_with(&self, provider: Provider, currency: Currency, change: impl FnOnce(&mut Account)) -> Engine {
-        let mut account = Account {
+        let mut account = self.account(provider, currency);
+        change(&mut account);
+        self.start([account]).await.unwrap()
+    }
+
+    /// The account of [`place`].
+    fn account(&self, provider: Provider, currency: Currency) -> Account {
+        Account {
             name: AccountName::parse("main").unwrap(),
             provider,
             place: Place { currency, ..place() },
@@ -121,8 +132,10 @@ impl Bench {
             adapter: self.provider.clone(),
             status: None,
             meter: AccountMeter::off(),
-        };
-        change(&mut account);
+        }
+    }
+
+    async fn start<const N: usize>(&self, accounts: [Account; N]) -> Result<Engine, LedgerError> {
         let settings = EngineSettings {
             backoff: Backoff { shortest: Duration::from_secs(1), longest: Duration::from_secs(60) },
             schedule: Schedule { first: vec![Duration::from_secs(10)], then_every: Duration::from_secs(86_400) },
@@ -135,8 +148,8 @@ impl Bench {
             rejection_follow_up: self.follow_up,
             max_feeds: 4,
         };
-        let accounts = Arc::new(Accounts::new([account]));
-        Engine::start(self.ledger.clone(), accounts, self.clock.clone(), settings).await.unwrap()
+        let accounts = Arc::new(Accounts::new(accounts));
+        Engine::start(self.ledger.clone(), accounts, self.clock.clone(), settings).await
     }
 
     /// A refund on disk to which these events have happened.
@@ -502,6 +515,9 @@ impl Ledger for HeldLedger {
     }
 
     async fn reassign(&self, reassign: Reassign) -> Result<Refund, LedgerError> {
+        if takes_one(&self.closed) {
+            return Err(LedgerError::Overloaded);
+        }
         self.inner.reassign(reassign).await
     }
 

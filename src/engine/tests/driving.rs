@@ -1,6 +1,10 @@
 //! What the drivers find due, how far they read, and whether a newcomer may go before it.
 
+use futures_util::FutureExt as _;
+use rstest::rstest;
+
 use super::*;
+use crate::domain::outcome::Heard;
 use crate::engine::circuit::{Sign, Stance};
 
 fn order(number: u32) -> Intent {
@@ -144,4 +148,29 @@ async fn a_lookup_is_made_once_it_is_due_and_not_half_a_minute_later() {
     bench.clock.advance(soon);
     reaches(&bench.provider.asked, 1).await;
     drop(answer);
+}
+
+/// The file of a secret is read again at once where the provider refuses what was read before, and
+/// not otherwise. Sectigo answers a wrong login like an order of another account.
+#[rstest]
+#[case::nothing(Heard::Nothing, false)]
+#[case::refused(Heard::LoginRefused, true)]
+#[case::another_accounts_order(Heard::NotOurs, true)]
+#[case::no_target(Heard::NoTarget, false)]
+#[case::not_dispatched(Heard::NotDispatched, false)]
+#[tokio::test]
+async fn a_refused_secret_is_read_again(#[case] heard: Heard, #[case] is_refused: bool) {
+    let bench = Bench::new();
+    let refund = bench.refund(sectigo("r"), &doubted()).await;
+    let engine = bench.engine().await;
+    let lane = lane_of(&engine);
+    let was_refused = || lane.account.secret.was_refused().now_or_never().is_some();
+    lane.note(lane.era(), Sign::Works);
+    assert!(!was_refused(), "it works");
+    let evidence = "odd".to_owned();
+    bench.next_look().send(Lookup::Unavailable { evidence, heard }).unwrap();
+    engine.reconcile(refund.id(), "caller").await.unwrap();
+    assert_eq!(was_refused(), is_refused);
+    lane.note(lane.era(), Sign::CredentialsRefused);
+    assert!(was_refused(), "by the answer to an attempt");
 }

@@ -226,3 +226,103 @@ async fn a_refund_that_moved_is_no_more_like_it_was() {
 fn lane_of(engine: &Engine) -> Arc<Lane> {
     engine.0.lanes.values().next().unwrap().clone()
 }
+
+fn debitsuccess(id: &str) -> Intent {
+    let fields = DebitsuccessFields {
+        account_reference_no: "DS000001",
+        external_account_reference_no: "",
+        amount: Some(("USD", 1250)),
+        description: "Charged twice",
+        request_initiator: "",
+    };
+    intent(id, Target::Debitsuccess(DebitsuccessTarget::new(fields).unwrap()))
+}
+
+/// As a caller records one that looks like another and allowed it.
+async fn allowed(bench: &Bench, id: &str, place: Place, events: &[Event]) -> Refund {
+    let create = Create {
+        intent: debitsuccess(id),
+        place,
+        related: RelatedLogins::default(),
+        dispatch: None,
+        allow_similar: true,
+        actor: "caller".to_owned(),
+        now: NOW,
+        claim: Claim::default(),
+        trace_parent: None,
+    };
+    let Created::New(refund) = bench.ledger.inner.create(create).await.unwrap() else { panic!("known") };
+    let next_check = Some(NOW.plus(30 * 24 * HOUR));
+    let (id, revision, actor) = (refund.id().clone(), refund.revision, GATEWAY.to_owned());
+    let record = Record { id, revision, events: events.to_vec(), next_check, actor, now: NOW };
+    bench.ledger.inner.record(record).await.unwrap()
+}
+
+/// What its caller allowed stays allowed; what looks like a refund under the new login is not sent,
+/// and what was attempted moves in any case.
+#[rstest]
+#[case::allowed_beside_each_other(false, ["new", "new"])]
+#[case::another_is_there_already(true, ["new", "login"])]
+#[tokio::test]
+async fn only_what_is_yet_to_be_sent_is_judged_where_a_start_moves_it(
+    #[case] is_one_there: bool,
+    #[case] expected: [&str; 2],
+) {
+    let bench = Bench::new();
+    let doubt = allowed(&bench, "doubt", place(), &doubted()).await;
+    let pending = allowed(&bench, "pending", place(), &put_off()).await;
+    if is_one_there {
+        allowed(&bench, "there", elsewhere("new"), &put_off()).await;
+    }
+    let engine = bench
+        .engine_with(Provider::Debitsuccess, Currency::USD, |account| {
+            account.place = elsewhere("new");
+            account.former = vec![place()];
+        })
+        .await;
+    for (refund, login) in [doubt, pending].iter().zip(expected) {
+        assert_eq!(engine.get(refund.id()).await.unwrap().place.login, login, "{}", refund.id());
+    }
+}
+
+/// Only another refund in its way leaves a refund where it is. Anything else is no start at all.
+#[tokio::test]
+async fn a_start_that_cannot_move_its_refunds_fails() {
+    let bench = Bench::new();
+    let refund = bench.refund(sectigo("r"), &put_off()).await;
+    let account = || Account {
+        place: elsewhere("new"),
+        former: vec![place()],
+        ..bench.account(Provider::Sectigo, Currency::USD)
+    };
+    *bench.ledger.closed.lock().unwrap() = 1;
+    assert_eq!(bench.start([account()]).await.err(), Some(LedgerError::Overloaded));
+    let engine = bench.start([account()]).await.unwrap();
+    assert_eq!(engine.get(refund.id()).await.unwrap().place.login, "new");
+}
+
+/// One login is one set of books, under whatever name; and so are its former logins.
+#[tokio::test]
+async fn accounts_of_one_login_share_their_reservations() {
+    let bench = Bench::new();
+    let account = |name: &str, login: &str, former: &[&str]| Account {
+        name: AccountName::parse(name).unwrap(),
+        place: elsewhere(login),
+        former: former.iter().map(|login| elsewhere(login)).collect(),
+        ..bench.account(Provider::Sectigo, Currency::USD)
+    };
+    let accounts = Accounts::new([
+        account("one", "login", &["old"]),
+        account("two", "login", &["login", "older"]),
+        account("other", "another", &["oldest"]),
+    ]);
+    let related = |name: &str| {
+        let account = accounts.get(&AccountName::parse(name).unwrap()).unwrap();
+        let RelatedLogins { accounts, former_logins } = places::related_logins_of(account, &accounts);
+        (accounts.iter().map(|name| name.as_str().to_owned()).collect::<Vec<_>>(), former_logins.to_vec())
+    };
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let both = (words(&["one", "two"]), words(&["old", "older"]));
+    assert_eq!([related("one"), related("two")], [both.clone(), both]);
+    assert_eq!(related("other"), (words(&["other"]), words(&["oldest"])));
+}
