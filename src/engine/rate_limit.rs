@@ -77,7 +77,8 @@ impl RateLimiter {
     /// Takes the turn that is free now, or says when the next one is.
     fn take(&self) -> Result<(), Instant> {
         let (mut taken, now) = (self.taken(), Instant::now());
-        let is_full = self.per_hour > 0 && taken.hour.len() >= self.per_hour;
+        // Without an hourly limit no times are kept, so none holds a request back.
+        let is_full = taken.hour.len() >= self.per_hour;
         let by_the_hour = taken.hour.front().filter(|_| is_full).map(|oldest| *oldest + HOUR);
         let free_at = by_the_hour.map_or(taken.next, |at| at.max(taken.next));
         if free_at > now {
@@ -112,6 +113,8 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+    use crate::domain::ids::{AccountName, Provider};
+    use crate::telemetry::metrics::{Metrics, Standing};
 
     fn limiter(per_second: u32, per_hour: u32) -> RateLimiter {
         RateLimiter::new(per_second, per_hour, AccountMeter::off())
@@ -173,6 +176,49 @@ mod tests {
         let start = Instant::now();
         second.await;
         assert_eq!(start.elapsed(), Duration::ZERO, "the turn of the one that gave up is free");
+    }
+
+    /// The memory of an account is bounded, however long it is in use.
+    #[rstest]
+    #[case::by_the_second(4, 0, 0)]
+    #[case::by_the_hour(0, 3, 3)]
+    #[tokio::test(start_paused = true)]
+    async fn no_more_times_are_kept_than_an_hour_holds(#[case] second: u32, #[case] hour: u32, #[case] kept: usize) {
+        let limiter = limiter(second, hour);
+        turns(&limiter, 8).await;
+        assert_eq!(limiter.taken().hour.len(), kept);
+    }
+
+    /// A provider's further requests of one lookup are under the limits too.
+    #[tokio::test(start_paused = true)]
+    async fn a_providers_own_requests_wait_for_their_turns() {
+        let limiter = limiter(1, 0);
+        let (start, turns): (Instant, &dyn Turns) = (Instant::now(), &limiter);
+        turns.turn().await;
+        turns.turn().await;
+        assert_eq!(start.elapsed(), Duration::from_secs(1));
+    }
+
+    /// Where there is no limit nothing waits, so the metric has no series for the account.
+    #[rstest]
+    #[case::no_limit(0, 0, false)]
+    #[case::by_the_second(1, 0, true)]
+    #[case::by_the_hour(0, 9, true)]
+    #[tokio::test(start_paused = true)]
+    async fn only_an_account_with_a_limit_is_measured(
+        #[case] second: u32,
+        #[case] hour: u32,
+        #[case] is_measured: bool,
+    ) {
+        let metrics = Metrics::on().unwrap();
+        let meter =
+            metrics.of_account(&AccountName::parse("main").unwrap(), Provider::Sectigo, "provider.example", 443);
+        let limiter = RateLimiter::new(second, hour, meter);
+        assert!(limiter.try_acquire());
+        limiter.acquire().await;
+        let text = metrics.scraped(Standing::default()).unwrap();
+        let count = text.lines().find(|line| line.starts_with("recoup_pacing_wait_duration_seconds_count"));
+        assert_eq!(count.map(|line| line.ends_with(" 2")), is_measured.then_some(true), "{count:?}");
     }
 
     proptest! {

@@ -4,6 +4,7 @@ mod driving;
 mod going_on;
 mod logged;
 mod moved;
+mod resent;
 mod resolved;
 mod turns;
 mod waiting;
@@ -50,8 +51,10 @@ struct HeldLedger {
     closed: Mutex<usize>,
     /// How many of the oldest were skipped in each read of what waits to be sent.
     skipped: Mutex<Vec<u32>>,
-    /// How many times it was asked when the next lookup is due.
+    /// How many times it has said when the next lookup is due.
     asked: watch::Sender<usize>,
+    /// How many times it has said when the next refund is to be sent.
+    asked_to_send: watch::Sender<usize>,
 }
 
 /// A provider that says yes to every refund, and whose looks are answered one by one, as they are told to be.
@@ -66,6 +69,8 @@ struct Told {
     credentials: Mutex<VecDeque<String>>,
     /// The refunds that it was asked for, in this order.
     looked_up: Mutex<Vec<RefundId>>,
+    /// Answers to the next refunds, when they are there. Without one it says yes.
+    outcomes: Mutex<VecDeque<oneshot::Receiver<Outcome>>>,
 }
 
 struct Bench {
@@ -91,6 +96,7 @@ impl Bench {
             closed: Mutex::new(0),
             skipped: Mutex::default(),
             asked: watch::Sender::new(0),
+            asked_to_send: watch::Sender::new(0),
         };
         let clock = Arc::new(ManualClock::new(NOW));
         let (ledger, follow_up) = (Arc::new(ledger), Duration::from_secs(7 * 86_400));
@@ -180,6 +186,13 @@ impl Bench {
             now: NOW,
         };
         self.ledger.inner.record(record).await.unwrap()
+    }
+
+    /// The answer to the next refund that nobody has an answer for yet.
+    fn next_outcome(&self) -> oneshot::Sender<Outcome> {
+        let (answer, receiver) = oneshot::channel();
+        self.provider.outcomes.lock().unwrap().push_back(receiver);
+        answer
     }
 
     /// The answer to the next look that nobody has an answer for yet.
@@ -453,7 +466,11 @@ async fn a_probe_that_waits_ends_with_the_drain() {
 impl crate::providers::Provider for Told {
     async fn refund(&self, _intent: &Intent, _credential: Option<&str>) -> Outcome {
         self.calls.lock().unwrap().push(Instant::now());
-        Outcome::Refunded(Confirmation::default())
+        let outcome = self.outcomes.lock().unwrap().pop_front();
+        match outcome {
+            Some(outcome) => outcome.await.unwrap(),
+            None => Outcome::Refunded(Confirmation::default()),
+        }
     }
 
     async fn lookup(&self, refund: &Refund, _turns: &dyn crate::providers::Turns) -> Lookup {
@@ -571,8 +588,9 @@ impl Ledger for HeldLedger {
     }
 
     async fn next_unsettled(&self, at: &Destination) -> Result<Option<Timestamp>, LedgerError> {
+        let next = self.inner.next_unsettled(at).await;
         self.asked.send_modify(|asked| *asked += 1);
-        self.inner.next_unsettled(at).await
+        next
     }
 
     async fn waiting_since(
@@ -599,7 +617,9 @@ impl Ledger for HeldLedger {
     }
 
     async fn next_due(&self, at: &Destination) -> Result<Option<Timestamp>, LedgerError> {
-        self.inner.next_due(at).await
+        let next = self.inner.next_due(at).await;
+        self.asked_to_send.send_modify(|asked| *asked += 1);
+        next
     }
 
     fn committed(&self) -> watch::Receiver<u64> {

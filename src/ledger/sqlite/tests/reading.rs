@@ -1,8 +1,10 @@
 //! Pages that do not shift, filters that agree with a plain search, work that is found when it is due, and no question without an index.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
+use crate::telemetry::metrics::Metrics;
 use proptest::prelude::*;
 
 #[tokio::test]
@@ -317,4 +319,42 @@ async fn a_row_is_read_though_every_connection_on_the_spot_is_lent() {
     let lent: Vec<Lease> = std::iter::from_fn(|| bench.ledger.hasty.lease_now()).collect();
     assert_eq!(lent.len(), bench.settings.readers);
     assert_eq!(bench.ledger.get(refund.id()).await.unwrap(), Some(refund));
+}
+
+/// Counted once at the start, and from then on from what each commit moves.
+#[tokio::test]
+async fn refunds_are_counted_across_a_start() {
+    let bench = Bench::new();
+    for (state, id) in [(State::Succeeded, "1"), (State::Succeeded, "2"), (State::InDoubt, "3")] {
+        bench.refund_in(state, id).await;
+    }
+    assert_eq!(bench.ledger.counts(), None, "nobody measures");
+    let bench = bench.reopened();
+    bench.ledger.measure(Metrics::off()).await;
+    let account = AccountName::parse("certs").unwrap();
+    let counted = |counts: &[(State, u64)]| {
+        let counts = counts.iter().map(|(state, count)| (account.clone(), *state, *count));
+        counts.collect::<BTreeSet<_>>()
+    };
+    let found = |bench: &Bench| bench.ledger.counts().unwrap().into_iter().filter(|(.., count)| *count > 0).collect();
+    let first: BTreeSet<_> = found(&bench);
+    assert_eq!(first, counted(&[(State::Succeeded, 2), (State::InDoubt, 1)]));
+    bench.refund_in(State::Succeeded, "4").await;
+    let second: BTreeSet<_> = found(&bench);
+    assert_eq!(second, counted(&[(State::Succeeded, 3), (State::InDoubt, 1)]));
+}
+
+/// A gateway that starts now finds them in doubt.
+#[tokio::test]
+async fn a_survey_counts_what_is_on_its_way_among_what_is_open() {
+    let bench = Bench::new();
+    for (state, id) in [(State::Dispatching, "1"), (State::InDoubt, "2"), (State::Succeeded, "3")] {
+        bench.refund_in(state, id).await;
+    }
+    let elsewhere = Create { dispatch: first_attempt(true), ..create(namecom("4", &[1])) };
+    bench.ledger.create(elsewhere).await.unwrap();
+    let survey = Survey::open(&bench.path()).unwrap();
+    let open = survey.open_refunds().unwrap();
+    let found: BTreeMap<&str, u64> = open.iter().map(|open| (open.at.account.as_str(), open.count)).collect();
+    assert_eq!(found, BTreeMap::from([("certs", 2), ("domains", 1)]));
 }

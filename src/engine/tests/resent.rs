@@ -1,0 +1,167 @@
+//! Attempts after the first one: when they are made, and when they are not.
+
+use super::*;
+use crate::domain::event::{Observation, RecordSeen};
+use crate::engine::circuit::Sign;
+
+const KEY_LIFETIME: Duration = Duration::from_secs(3_000);
+
+fn lane_of(engine: &Engine) -> Arc<Lane> {
+    engine.0.lanes.values().next().unwrap().clone()
+}
+
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let waits = async {
+        while !holds() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, waits).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+/// The provider answers a key again that it has seen.
+fn replays(account: &mut Account) {
+    account.contract.deduplication = Deduplication::Replay { key_lifetime: KEY_LIFETIME };
+}
+
+/// The provider refuses an identifier that it has on record.
+fn by_record(account: &mut Account) {
+    account.contract.deduplication = Deduplication::Reject;
+    account.contract.lookup = LookupKind::Refund;
+    account.max_in_flight = 1;
+}
+
+/// In doubt, and one lookup has shown no record of it: the next one, a settle time later, proves that
+/// one more attempt is safe.
+async fn absent_once(bench: &Bench) -> Refund {
+    let [dispatched, doubted] = doubted();
+    let absent = Event::Checked(Observation::new("no record", RecordSeen::Absent));
+    let refund = bench.refund(sectigo("r"), &[dispatched, doubted, absent]).await;
+    bench.next_look().send(Lookup::not_found("no record")).unwrap();
+    bench.clock.advance(Duration::from_secs(60));
+    refund
+}
+
+#[tokio::test]
+async fn a_key_that_lives_is_sent_again_as_the_next_attempt() {
+    let log = Log::begin();
+    let bench = Bench::new();
+    let refund = bench.refund(sectigo("r"), &doubted()).await;
+    bench.clock.advance(Duration::from_secs(10));
+    let engine = bench.engine_with(Provider::Sectigo, Currency::USD, replays).await;
+    let after = engine.wait(refund.id(), refund.revision + 1, Instant::now() + LIMIT).await.unwrap();
+    assert_eq!((after.state, after.attempt_count), (State::Succeeded, 2));
+    until("it is logged", || !log.with("the provider answered").is_empty()).await;
+    let lines = log.with("the provider answered");
+    assert!(lines[0].contains("attempt=2"), "{lines:?}");
+}
+
+#[tokio::test]
+async fn what_two_lookups_have_not_found_is_sent_again() {
+    let bench = Bench::new();
+    let refund = absent_once(&bench).await;
+    let engine = bench.engine_with(Provider::Sectigo, Currency::USD, by_record).await;
+    let after = engine.wait(refund.id(), refund.revision + 2, Instant::now() + LIMIT).await.unwrap();
+    assert_eq!((after.state, after.attempt_count), (State::Succeeded, 2));
+    assert_eq!(bench.provider.calls.lock().unwrap().len(), 2, "a lookup and an attempt");
+}
+
+/// It is looked up again in its time, and holds neither a turn nor a slot until then.
+#[tokio::test]
+async fn nothing_waits_to_be_sent_again_while_its_account_is_suspended() {
+    let bench = Bench::new();
+    let refund = absent_once(&bench).await;
+    let engine = bench.engine_with(Provider::Sectigo, Currency::USD, by_record).await;
+    let lane = lane_of(&engine);
+    for _ in 0..5 {
+        lane.note(lane.era(), Sign::Fails);
+    }
+    // By another refund's lookup it would be half open.
+    let trial = {
+        lane.note_look(&Sign::Works, true);
+        lane.take_turn()
+    };
+    assert!(trial.is_some() && !lane.may_send());
+    let slot = lane.slots.clone().acquire_owned().await.unwrap();
+    let looked = engine.wait(refund.id(), refund.revision, Instant::now() + LIMIT).await.unwrap();
+    assert_eq!((looked.state, looked.attempt_count), (State::InDoubt, 1));
+    until("the refund is let go of", || !lane.has_in_hand()).await;
+    drop(slot);
+}
+
+/// Its turn comes after the drain has begun.
+#[tokio::test]
+async fn a_drain_ends_what_waits_for_its_turn_to_be_sent_again() {
+    let bench = Bench::new();
+    let refund = bench.refund(sectigo("r"), &doubted()).await;
+    let slowly = |account: &mut Account| {
+        replays(account);
+        account.requests_per_second = 1;
+    };
+    let engine = bench.engine_with(Provider::Sectigo, Currency::USD, slowly).await;
+    let lane = lane_of(&engine);
+    assert!(lane.limiter.try_acquire(), "the next turn is a second away");
+    bench.clock.advance(Duration::from_secs(10));
+    lane.settle_bell.notify_one();
+    until("it waits for its turn", || lane.slots.available_permits() == 3).await;
+    engine.drain(LIMIT).await;
+    assert_eq!(engine.get(refund.id()).await.unwrap(), refund);
+    assert_eq!(bench.provider.calls.lock().unwrap().len(), 0, "nothing was sent");
+}
+
+#[tokio::test]
+async fn an_attempt_that_a_person_asks_for_is_bound_to_the_secret_of_that_moment() {
+    let bench = Bench::new();
+    let [dispatched, doubted] = doubted();
+    let escalated = Event::Escalated { evidence: "nobody knows".to_owned(), foreign_record: false };
+    let refund = bench.refund(sectigo("r"), &[dispatched, doubted, escalated]).await;
+    *bench.provider.credentials.lock().unwrap() = ["new".to_owned()].into();
+    let engine = bench.engine().await;
+    let command = ResolveCommand {
+        id: refund.id().clone(),
+        etag: refund.etag(),
+        resolution: Resolution::SendAgain,
+        evidence: "ticket 7".to_owned(),
+        take_over: false,
+        actor: "operator".to_owned(),
+    };
+    let sent = engine.resolve(command).await.unwrap();
+    assert_eq!((sent.attempt_count, sent.credential.as_deref()), (2, Some("new")));
+}
+
+/// Its driver sleeps, since nothing was due when it last looked.
+#[tokio::test]
+async fn what_was_not_processed_is_sent_again_after_its_pause() {
+    let bench = Bench::new();
+    let answer = bench.next_outcome();
+    let refund = bench.refund(sectigo("r"), &[]).await;
+    let engine = bench.engine().await;
+    let sent = engine.wait(refund.id(), refund.revision, Instant::now() + LIMIT).await.unwrap();
+    assert_eq!(sent.state, State::Dispatching);
+    reaches(&bench.ledger.asked_to_send, 1).await;
+    let [_, not_sent] = put_off();
+    let Event::NotSent { error, .. } = not_sent else { panic!("{not_sent:?}") };
+    answer.send(Outcome::NotSent { error, retry_at: None }).unwrap();
+    let pending = engine.wait(sent.id(), sent.revision, Instant::now() + LIMIT).await.unwrap();
+    assert_eq!(pending.state, State::Pending);
+    bench.clock.advance(Duration::from_secs(1));
+    let after = engine.wait(pending.id(), pending.revision + 1, Instant::now() + LIMIT).await.unwrap();
+    assert_eq!((after.state, after.attempt_count), (State::Succeeded, 2));
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_read_is_looked_into_at_once() {
+    let bench = Bench::new();
+    let answer = bench.next_outcome();
+    let refund = bench.refund(sectigo("r"), &[]).await;
+    let engine = bench.engine().await;
+    let sent = engine.wait(refund.id(), refund.revision, Instant::now() + LIMIT).await.unwrap();
+    assert_eq!(sent.state, State::Dispatching);
+    reaches(&bench.ledger.asked, 1).await;
+    let look = bench.next_look();
+    answer.send(Outcome::Unknown { reason: DoubtReason::UnreadableReply, evidence: "odd".to_owned() }).unwrap();
+    reaches(&bench.provider.asked, 1).await;
+    look.send(Lookup::Found(Outcome::Refunded(Confirmation::default()))).unwrap();
+    let after = engine.wait(sent.id(), sent.revision + 1, Instant::now() + LIMIT).await.unwrap();
+    assert_eq!(after.state, State::Succeeded);
+}
