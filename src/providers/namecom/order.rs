@@ -217,7 +217,6 @@ impl OrderView {
             Money::total(refunded.map(|item| item.refunded_amount))
         });
         Seen::Settled(Lookup::Found(Outcome::Refunded(Confirmation {
-            reference: None,
             status: Some("refunded".to_owned()),
             amount,
             items,
@@ -424,6 +423,7 @@ mod tests {
         let Lookup::Found(Outcome::Refunded(yes)) = lookup else { panic!("{lookup:?}") };
         let items: Vec<(&str, bool)> = yes.items.iter().map(|item| (item.item_id.as_str(), item.requested)).collect();
         assert_eq!(items, [("1", true), ("3", false)]);
+        assert_eq!(yes.status.as_deref(), Some("refunded"));
         assert!(!yes.is_partial());
         assert_eq!(yes.items.last().unwrap().message, WHOSE_IS_NOT_TOLD);
 

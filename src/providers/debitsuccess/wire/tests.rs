@@ -598,3 +598,30 @@ fn a_password_that_the_identifier_holds_makes_no_other_identifier_of_it() {
     let outcome = read_refund(&answer(200, &[], body.as_bytes()), &RefundId::parse("r-1").unwrap(), NAMES, &mask);
     assert_eq!(outcome_word(&outcome), "accepted Submitted #1001");
 }
+
+/// The remark that comes with the number, and the word and the remark that a lookup shows.
+#[test]
+fn what_a_provider_says_of_a_refund_stands_with_it() {
+    let inner = "<a:Status>Succeed</a:Status><a:ExternalRefundIdentifier>r-1</a:ExternalRefundIdentifier>\
+                 <a:Note>Closed account</a:Note>";
+    let Outcome::Accepted(acceptance) = read(200, envelope("InitiateRefund", inner).as_bytes()) else {
+        panic!("not accepted")
+    };
+    let (status, note) = (acceptance.status.as_deref(), acceptance.status_note.as_deref());
+    assert_eq!((status, note), (Some("Submitted"), Some("Closed account")));
+    let Lookup::Found(Outcome::Refunded(yes)) = look(200, found("Completed", "12.50", "r-1").as_bytes()) else {
+        panic!("not refunded")
+    };
+    assert_eq!((yes.status.as_deref(), yes.status_note.as_deref()), (Some("Completed"), Some("Closed account")));
+}
+
+/// A hint at the account's settings stands only where they are likely to be at fault.
+#[rstest]
+#[case::about_a_namespace("a:DeserializationFailed", "The namespace is not expected", true)]
+#[case::about_something_else("a:DeserializationFailed", "The input was not in a correct format", false)]
+#[case::another_fault("s:Server", "The namespace cannot be reached", false)]
+fn a_fault_hints_at_the_settings_of_the_namespaces(#[case] code: &str, #[case] text: &str, #[case] hints: bool) {
+    let Outcome::Unknown { evidence, .. } = read(500, fault(code, text).as_bytes()) else { panic!("{code}") };
+    assert_eq!(evidence.contains("data_namespace"), hints, "{evidence}");
+    assert!(evidence.contains(text), "{evidence}");
+}
