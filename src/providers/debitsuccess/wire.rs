@@ -357,11 +357,7 @@ impl Reply {
                 return Err(Doubt::new(DoubtReason::UnreadableReply, evidence).into());
             }
         };
-        if !reply.irregular.is_empty() {
-            static SAID: Once = Once::new();
-            let fields = reply.irregular.join(", ");
-            SAID.call_once(|| tracing::warn!(fields, "debitsuccess wrote fields otherwise than documented: left out"));
-        }
+        warn_of_irregular(&reply.irregular);
         Ok(reply)
     }
 
@@ -591,6 +587,15 @@ impl<'a> Fault<'a> {
 
     fn local_code(&self) -> &str {
         self.code.rsplit(':').next().unwrap_or_default()
+    }
+}
+
+/// Once in the life of the process.
+fn warn_of_irregular(fields: &[&str]) {
+    static SAID: Once = Once::new();
+    if !fields.is_empty() {
+        let fields = fields.join(", ");
+        SAID.call_once(|| tracing::warn!(fields, "debitsuccess wrote fields otherwise than documented: left out"));
     }
 }
 

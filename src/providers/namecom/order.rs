@@ -129,10 +129,7 @@ impl OrderView {
             odd: count - items.len(),
             items,
         };
-        if view.odd > 0 {
-            static SAID: Once = Once::new();
-            SAID.call_once(|| tracing::warn!("name.com lists items in an order that have no number: left out"));
-        }
+        warn_of_items_without_a_number(view.odd);
         Ok(view)
     }
 
@@ -273,6 +270,14 @@ fn shown(word: &str) -> String {
 /// What the provider said of an item that it had given back, when it last spoke of the refund.
 fn told_row<'a>(told: &'a [ItemResult], item_id: &str) -> Option<&'a ItemResult> {
     told.iter().find(|row| row.state == ItemState::Succeeded && row.item_id == item_id)
+}
+
+/// Once in the life of the process.
+fn warn_of_items_without_a_number(count: usize) {
+    static SAID: Once = Once::new();
+    if count > 0 {
+        SAID.call_once(|| tracing::warn!("name.com lists items in an order that have no number: left out"));
+    }
 }
 
 fn row(id: i32, state: ItemState, requested: bool) -> ItemResult {
@@ -454,6 +459,31 @@ mod tests {
             assert_eq!(outcome_word(&outcome), "refunded 15.98 USD");
         }
         assert_eq!(look(200, one_for_a_list.as_bytes()), "not_found item 1 refunded, item 2 not listed");
+    }
+
+    /// What another refund gave back is not counted along, and what was asked for is not counted twice.
+    #[test]
+    fn only_privacy_that_was_not_asked_for_is_refunded_along() {
+        let items = ["1 refunded whois_privacy", "2 refunded registration", "3 refunded registration"];
+        let body = order(PAID, &items);
+        let target = NamecomTarget::new(7, &[1, 2]).unwrap();
+        let mask = Mask::new("demo", &SecretString::from("x"));
+        let lookup = lookup_of(read_order(&answer(200, &[], body.as_bytes()), &target, &[], &mask));
+        let Lookup::Found(Outcome::Refunded(yes)) = lookup else { panic!("{lookup:?}") };
+        let items: Vec<&str> = yes.items.iter().map(|item| item.item_id.as_str()).collect();
+        assert_eq!((items, yes.error), (vec!["1", "2"], None));
+    }
+
+    /// Which item was not refunded, for the person who asks why.
+    #[test]
+    fn a_yes_in_part_says_which_items_it_leaves_out() {
+        let body = order(PAID, &["1 refunded registration", "2 failed registration"]);
+        let target = NamecomTarget::new(7, &[1, 2]).unwrap();
+        let mask = Mask::new("demo", &SecretString::from("x"));
+        let lookup = lookup_of(read_order(&answer(200, &[], body.as_bytes()), &target, &[], &mask));
+        let Lookup::Found(Outcome::Refunded(yes)) = lookup else { panic!("{lookup:?}") };
+        let error = yes.error.unwrap();
+        assert_eq!((error.code.as_str(), error.message.as_str()), ("failed", "item 1 refunded, item 2 failed"));
     }
 
     proptest! {

@@ -406,6 +406,27 @@ mod tests {
         }
     }
 
+    /// The provider's own word stands with the refund.
+    #[test]
+    fn a_refunded_order_keeps_the_providers_word() {
+        let body = br#"{"errorCode":0,"data":{"orderNumber":"7","orderStatus":"Refunded"}}"#;
+        let lookup = read_status(200, body);
+        let Lookup::Found(Outcome::Refunded(yes)) = lookup else { panic!("{lookup:?}") };
+        assert_eq!(yes.status.as_deref(), Some("Refunded"));
+    }
+
+    /// As it came and no more than a line of it, for the person who settles the doubt.
+    #[rstest]
+    #[case::a_word(b"OK\n", "the first line of the answer is not a code: \"OK\"")]
+    #[case::no_message(b"-14\n", "a code without its message: \"-14\"")]
+    #[case::not_documented(b"-99\nOdd", "a code that is not documented: \"-99 Odd\"")]
+    fn what_cannot_be_read_is_shown(#[case] body: &[u8], #[case] expected: &str) {
+        let Outcome::Unknown { evidence, .. } = read_refund(&answer(200, &[], body), &mask()) else {
+            panic!("{body:?}")
+        };
+        assert_eq!(evidence, expected);
+    }
+
     /// Documented answers to `!AutoRefund` that are no yes, and some in which a 0 stands.
     fn other_answers() -> impl Strategy<Value = &'static [u8]> {
         prop::sample::select(vec![
