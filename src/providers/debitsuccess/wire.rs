@@ -357,7 +357,8 @@ impl Reply {
                 return Err(Doubt::new(DoubtReason::UnreadableReply, evidence).into());
             }
         };
-        warn_of_irregular(&reply.irregular);
+        static SAID: Once = Once::new();
+        warn_of_irregular(&reply.irregular, &SAID);
         Ok(reply)
     }
 
@@ -590,12 +591,10 @@ impl<'a> Fault<'a> {
     }
 }
 
-/// Once in the life of the process.
-fn warn_of_irregular(fields: &[&str]) {
-    static SAID: Once = Once::new();
+fn warn_of_irregular(fields: &[&str], said: &Once) {
     if !fields.is_empty() {
         let fields = fields.join(", ");
-        SAID.call_once(|| tracing::warn!(fields, "debitsuccess wrote fields otherwise than documented: left out"));
+        said.call_once(|| tracing::warn!(fields, "debitsuccess wrote fields otherwise than documented: left out"));
     }
 }
 

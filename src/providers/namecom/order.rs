@@ -129,7 +129,8 @@ impl OrderView {
             odd: count - items.len(),
             items,
         };
-        warn_of_items_without_a_number(view.odd);
+        static SAID: Once = Once::new();
+        warn_of_items_without_a_number(view.odd, &SAID);
         Ok(view)
     }
 
@@ -272,11 +273,9 @@ fn told_row<'a>(told: &'a [ItemResult], item_id: &str) -> Option<&'a ItemResult>
     told.iter().find(|row| row.state == ItemState::Succeeded && row.item_id == item_id)
 }
 
-/// Once in the life of the process.
-fn warn_of_items_without_a_number(count: usize) {
-    static SAID: Once = Once::new();
+fn warn_of_items_without_a_number(count: usize, said: &Once) {
     if count > 0 {
-        SAID.call_once(|| tracing::warn!("name.com lists items in an order that have no number: left out"));
+        said.call_once(|| tracing::warn!("name.com lists items in an order that have no number: left out"));
     }
 }
 
@@ -292,7 +291,7 @@ mod tests {
 
     use super::*;
     use crate::domain::money::Currency;
-    use crate::providers::samples::{answer, mutated, mutations, outcome_word};
+    use crate::providers::samples::{answer, logged, mutated, mutations, outcome_word};
 
     fn look(status: u16, body: &[u8]) -> String {
         let target = NamecomTarget::new(7, &[1, 2]).unwrap();
@@ -459,6 +458,15 @@ mod tests {
             assert_eq!(outcome_word(&outcome), "refunded 15.98 USD");
         }
         assert_eq!(look(200, one_for_a_list.as_bytes()), "not_found item 1 refunded, item 2 not listed");
+    }
+
+    #[test]
+    fn items_without_a_number_are_logged_once() {
+        let said = Once::new();
+        for (count, lines) in [(0, 0), (2, 1), (1, 0)] {
+            let log = logged(|| warn_of_items_without_a_number(count, &said));
+            assert_eq!(log.lines().count(), lines, "{log}");
+        }
     }
 
     /// What another refund gave back is not counted along, and what was asked for is not counted twice.

@@ -4,7 +4,7 @@ use secrecy::SecretString;
 
 use super::*;
 use crate::domain::target::{DebitsuccessFields, Target};
-use crate::providers::samples::{self, answer, mutated, mutations, outcome_word};
+use crate::providers::samples::{self, answer, logged, mutated, mutations, outcome_word};
 
 fn target() -> DebitsuccessTarget {
     DebitsuccessTarget::new(DebitsuccessFields {
@@ -624,4 +624,14 @@ fn a_fault_hints_at_the_settings_of_the_namespaces(#[case] code: &str, #[case] t
     let Outcome::Unknown { evidence, .. } = read(500, fault(code, text).as_bytes()) else { panic!("{code}") };
     assert_eq!(evidence.contains("data_namespace"), hints, "{evidence}");
     assert!(evidence.contains(text), "{evidence}");
+}
+
+#[test]
+fn irregular_fields_are_logged_once() {
+    let said = Once::new();
+    for (fields, lines) in [(&[] as &[&str], 0), (&["Note", "Id"], 1), (&["Note"], 0)] {
+        let log = logged(|| warn_of_irregular(fields, &said));
+        assert_eq!(log.lines().count(), lines, "{log}");
+        assert_eq!(log.contains("fields=\"Note, Id\""), lines == 1, "{log}");
+    }
 }
