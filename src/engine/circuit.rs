@@ -403,7 +403,7 @@ mod tests {
         assert_eq!(circuit.health(), AccountHealth::CredentialsRefused);
     }
 
-    /// What the metrics show. Only an account that answers lookups and refuses refunds is read-only.
+    /// What the metrics show. Read-only is an account that answers lookups and refuses refunds.
     #[test]
     fn a_suspended_account_is_shown_as_it_comes_back() {
         let (mut circuit, begin) = (Circuit::new(SETTINGS), Instant::now());

@@ -464,14 +464,14 @@ mod tests {
     }
 
     fn escalated() -> Event {
-        Event::Escalated { evidence: "nobody knows".to_owned(), foreign_record: false }
+        Event::Escalated { evidence: "not known".to_owned(), foreign_record: false }
     }
 
     fn not_ours() -> Sign {
         Sign::NotOurs("1000001".to_owned())
     }
 
-    /// A wrong login shuts the account, a wrong order does not; only what was not heard counts as an outage.
+    /// A wrong login suspends the account, and a wrong order does not. Only silence is an outage.
     #[rstest]
     #[case::yes(Outcome::Refunded(Confirmation::default()), Sign::Works)]
     #[case::taken(Outcome::Accepted(Acceptance::default()), Sign::Works)]

@@ -188,7 +188,7 @@ impl Bench {
         self.ledger.inner.record(record).await.unwrap()
     }
 
-    /// The answer to the next refund that nobody has an answer for yet.
+    /// The answer to the next refund that has no answer yet.
     fn next_outcome(&self) -> oneshot::Sender<Outcome> {
         let (answer, receiver) = oneshot::channel();
         self.provider.outcomes.lock().unwrap().push_back(receiver);

@@ -90,7 +90,7 @@ async fn no_more_of_the_queue_is_read_than_tells_when_the_next_one_is_given_up()
 
 /// A wrong order number may be answered like a wrong password: each waiting refund has its turn.
 #[tokio::test]
-async fn an_account_that_is_shut_is_tried_with_each_refund_that_waits() {
+async fn a_suspended_account_is_tried_with_each_refund_that_waits() {
     let bench = Bench::new();
     for number in 1..=4 {
         bench.refund(order(number), &put_off()).await;

@@ -32,9 +32,9 @@ async fn logs(log: &Log, text: &str) {
 #[case::suspended(vec![Sign::Fails; 5], SUSPENDED, "suspended")]
 #[case::refused(vec![Sign::CredentialsRefused], REFUSED, "refused")]
 #[tokio::test]
-async fn an_account_that_is_shut_and_comes_back_is_logged_once_each(
+async fn an_account_that_is_suspended_and_recovers_is_logged_once_each(
     #[case] signs: Vec<Sign>,
-    #[case] shut: &str,
+    #[case] suspended: &str,
     #[case] name: &str,
 ) {
     let log = Log::begin();
@@ -43,17 +43,17 @@ async fn an_account_that_is_shut_and_comes_back_is_logged_once_each(
     lane.has_recovered.store(false, Ordering::Release);
     let last = signs.len();
     for (count, sign) in (1..).zip(signs) {
-        assert_eq!(lane.note(lane.era(), sign), count == last, "the last one shuts it");
+        assert_eq!(lane.note(lane.era(), sign), count == last, "the last one suspends it");
     }
-    assert!(!lane.note(lane.era(), Sign::Fails), "it is shut: {name}");
+    assert!(!lane.note(lane.era(), Sign::Fails), "it is suspended already: {name}");
     assert_eq!(engine.circuits()[0].1, "open");
     lane.note_look(&Sign::Works, true);
     assert_eq!(engine.circuits()[0].1, "half_open");
     lane.note(lane.era(), Sign::Works);
     assert_eq!((lane.stance(), engine.circuits()[0].1), (Stance::Free, "closed"));
     for (line, level, count) in [
-        (SUSPENDED, "ERROR", usize::from(shut == SUSPENDED)),
-        (REFUSED, "ERROR", usize::from(shut == REFUSED)),
+        (SUSPENDED, "ERROR", usize::from(suspended == SUSPENDED)),
+        (REFUSED, "ERROR", usize::from(suspended == REFUSED)),
         (READ_ONLY, "ERROR", 0),
         (RECOVERED, "INFO", 1),
     ] {
@@ -117,7 +117,7 @@ async fn what_is_done_about_a_refund_later_is_logged_with_its_callers_trace(#[ca
     assert_eq!(lines[0].contains("answered=true"), !is_in_doubt, "{lines:?}");
 }
 
-/// One line says how many refunds moved; each that could not is named, and the first hundred of them only.
+/// One line says how many refunds moved. The first hundred that could not move are named.
 #[rstest]
 #[case::none(0, 0)]
 #[case::one(1, 0)]

@@ -31,8 +31,8 @@ fn by_record(account: &mut Account) {
     account.max_in_flight = 1;
 }
 
-/// In doubt, and one lookup has shown no record of it: the next one, a settle time later, proves that
-/// one more attempt is safe.
+/// In doubt, and one lookup has shown no record of it: the next one, a settle time later, proves
+/// that one more attempt is safe.
 async fn absent_once(bench: &Bench) -> Refund {
     let [dispatched, doubted] = doubted();
     let absent = Event::Checked(Observation::new("no record", RecordSeen::Absent));
@@ -113,7 +113,7 @@ async fn a_drain_ends_what_waits_for_its_turn_to_be_sent_again() {
 async fn an_attempt_that_a_person_asks_for_is_bound_to_the_secret_of_that_moment() {
     let bench = Bench::new();
     let [dispatched, doubted] = doubted();
-    let escalated = Event::Escalated { evidence: "nobody knows".to_owned(), foreign_record: false };
+    let escalated = Event::Escalated { evidence: "not known".to_owned(), foreign_record: false };
     let refund = bench.refund(sectigo("r"), &[dispatched, doubted, escalated]).await;
     *bench.provider.credentials.lock().unwrap() = ["new".to_owned()].into();
     let engine = bench.engine().await;
@@ -158,10 +158,10 @@ async fn an_answer_that_cannot_be_read_is_looked_into_at_once() {
     let sent = engine.wait(refund.id(), refund.revision, Instant::now() + LIMIT).await.unwrap();
     assert_eq!(sent.state, State::Dispatching);
     reaches(&bench.ledger.asked, 1).await;
-    let look = bench.next_look();
+    let answer = bench.next_look();
     answer.send(Outcome::Unknown { reason: DoubtReason::UnreadableReply, evidence: "odd".to_owned() }).unwrap();
     reaches(&bench.provider.asked, 1).await;
-    look.send(Lookup::Found(Outcome::Refunded(Confirmation::default()))).unwrap();
+    answer.send(Lookup::Found(Outcome::Refunded(Confirmation::default()))).unwrap();
     let after = engine.wait(sent.id(), sent.revision + 1, Instant::now() + LIMIT).await.unwrap();
     assert_eq!(after.state, State::Succeeded);
 }

@@ -21,7 +21,7 @@ fn looked_up(record: RecordSeen) -> Vec<Event> {
 fn in_review() -> Vec<Event> {
     let [dispatched, doubted] = doubted();
     let unheard = Event::Checked(Observation::new("looked", RecordSeen::Unanswered));
-    vec![dispatched, doubted, unheard, Event::Escalated { evidence: "nobody knows".to_owned(), foreign_record: false }]
+    vec![dispatched, doubted, unheard, Event::Escalated { evidence: "not known".to_owned(), foreign_record: false }]
 }
 
 fn refunded() -> Vec<Event> {

@@ -469,7 +469,7 @@ mod tests {
         }
     }
 
-    /// What another refund gave back is not counted along, and what was asked for is not counted twice.
+    /// What another refund gave back is not listed, and what was asked for is listed once.
     #[test]
     fn only_privacy_that_was_not_asked_for_is_refunded_along() {
         let items = ["1 refunded whois_privacy", "2 refunded registration", "3 refunded registration"];

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 
-/// In doubt after so many attempts of which none was answered.
+/// In doubt after so many attempts without an answer.
 fn doubted_times(unanswered_attempts: u32) -> Refund {
     Refund { unanswered_attempts, attempt_count: unanswered_attempts.max(1), ..doubted_by(None) }
 }
@@ -71,7 +71,7 @@ fn taken() -> Acceptance {
     }
 }
 
-/// Each lookup of a day is one line of the history, and a new word is one that stands with the refund.
+/// What a lookup repeats is one line of the history, and what it says anew stands with the refund.
 #[rstest]
 #[case::all_the_same(taken(), false)]
 #[case::nothing_said(Acceptance::default(), false)]

@@ -328,7 +328,7 @@ async fn refunds_are_counted_across_a_start() {
     for (state, id) in [(State::Succeeded, "1"), (State::Succeeded, "2"), (State::InDoubt, "3")] {
         bench.refund_in(state, id).await;
     }
-    assert_eq!(bench.ledger.counts(), None, "nobody measures");
+    assert_eq!(bench.ledger.counts(), None, "nothing is measured");
     let bench = bench.reopened();
     bench.ledger.measure(Metrics::off()).await;
     let account = AccountName::parse("certs").unwrap();

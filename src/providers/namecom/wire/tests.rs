@@ -499,7 +499,7 @@ fn rows_in_another_charset_are_seen() {
     }
 }
 
-/// That an item was refunded before is a definite no to it; only beside a yes it is a contradiction.
+/// "Refunded before" is a definite no to the item, and a contradiction only beside a yes.
 #[test]
 fn an_item_that_was_refunded_before_is_a_refused_one() {
     let body = results(&["1 failed", "2 failed"], "0").replace("m1", "Order item 1 has already been refunded.");
