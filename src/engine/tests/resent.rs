@@ -158,10 +158,10 @@ async fn an_answer_that_cannot_be_read_is_looked_into_at_once() {
     let sent = engine.wait(refund.id(), refund.revision, Instant::now() + LIMIT).await.unwrap();
     assert_eq!(sent.state, State::Dispatching);
     reaches(&bench.ledger.asked, 1).await;
-    let answer = bench.next_look();
+    let lookup = bench.next_look();
     answer.send(Outcome::Unknown { reason: DoubtReason::UnreadableReply, evidence: "odd".to_owned() }).unwrap();
     reaches(&bench.provider.asked, 1).await;
-    answer.send(Lookup::Found(Outcome::Refunded(Confirmation::default()))).unwrap();
+    lookup.send(Lookup::Found(Outcome::Refunded(Confirmation::default()))).unwrap();
     let after = engine.wait(sent.id(), sent.revision + 1, Instant::now() + LIMIT).await.unwrap();
     assert_eq!(after.state, State::Succeeded);
 }
