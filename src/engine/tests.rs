@@ -51,6 +51,8 @@ struct HeldLedger {
     closed: Mutex<usize>,
     /// How many of the oldest were skipped in each read of what waits to be sent.
     skipped: Mutex<Vec<u32>>,
+    /// How many times it has said what is to be looked up.
+    found: watch::Sender<usize>,
     /// How many times it has said when the next lookup is due.
     asked: watch::Sender<usize>,
     /// How many times it has said when the next refund is to be sent.
@@ -95,6 +97,7 @@ impl Bench {
             mute: Mutex::new(0),
             closed: Mutex::new(0),
             skipped: Mutex::default(),
+            found: watch::Sender::new(0),
             asked: watch::Sender::new(0),
             asked_to_send: watch::Sender::new(0),
         };
@@ -584,7 +587,9 @@ impl Ledger for HeldLedger {
     }
 
     async fn unsettled(&self, at: &Destination, now: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError> {
-        self.inner.unsettled(at, now, limit).await
+        let found = self.inner.unsettled(at, now, limit).await;
+        self.found.send_modify(|found| *found += 1);
+        found
     }
 
     async fn next_unsettled(&self, at: &Destination) -> Result<Option<Timestamp>, LedgerError> {
