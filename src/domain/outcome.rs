@@ -420,9 +420,15 @@ mod tests {
         Outcome::NotSent { error, retry_at: None }
     }
 
+    fn refused() -> Outcome {
+        let (code, message, category) = ("-18".to_owned(), String::new(), ErrorCategory::NotEligible);
+        Outcome::Refused { error: ProviderError { code, message, http_status: 200, category }, items: Vec::new() }
+    }
+
     #[rstest]
     #[case::refunded(Outcome::Refunded(Confirmation::default()), AccountSignal::Healthy)]
     #[case::accepted(Outcome::Accepted(Acceptance::default()), AccountSignal::Healthy)]
+    #[case::refused(refused(), AccountSignal::Healthy)]
     #[case::login_refused(not_sent(ErrorCategory::CredentialsRefused, 401), AccountSignal::CredentialsRefused)]
     #[case::not_processed(not_sent(ErrorCategory::LimitReached, 429), AccountSignal::Healthy)]
     #[case::not_connected(not_sent(ErrorCategory::Other, 0), AccountSignal::Failure)]
@@ -432,6 +438,21 @@ mod tests {
     )]
     fn an_attempt_says_something_about_the_account(#[case] outcome: Outcome, #[case] expected: AccountSignal) {
         assert_eq!(AttemptReport::from(outcome).signal, expected);
+    }
+
+    #[rstest]
+    #[case::found(Lookup::Found(refused()), AccountSignal::Healthy)]
+    #[case::not_found(Lookup::not_found("Processed"), AccountSignal::Healthy)]
+    #[case::no_answer(Lookup::unavailable("timeout"), AccountSignal::Failure)]
+    #[case::foreign_target(unavailable(AccountSignal::ForeignTarget), AccountSignal::ForeignTarget)]
+    #[case::login_refused(unavailable(AccountSignal::CredentialsRefused), AccountSignal::CredentialsRefused)]
+    #[case::nothing_learnt(unavailable(AccountSignal::Healthy), AccountSignal::Healthy)]
+    fn a_lookup_says_something_about_the_account(#[case] lookup: Lookup, #[case] expected: AccountSignal) {
+        assert_eq!(lookup.account_signal(), expected);
+    }
+
+    fn unavailable(signal: AccountSignal) -> Lookup {
+        Lookup::Unavailable { evidence: "odd".to_owned(), signal }
     }
 
     #[test]

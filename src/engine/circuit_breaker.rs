@@ -463,4 +463,22 @@ mod tests {
         );
         assert_eq!(breaker.health(), AccountHealth::CredentialsRefused);
     }
+
+    /// What the metrics show. A read-only account answers lookups and refuses refunds.
+    #[test]
+    fn the_state_label_follows_a_suspended_account_until_it_recovers() {
+        let (mut breaker, begin) = (CircuitBreaker::new(SETTINGS), Instant::now());
+        let shown = |breaker: &CircuitBreaker| (breaker.state_label(begin), breaker.is_read_only());
+        assert_eq!(shown(&breaker), ("closed", false));
+        for _ in 0..SETTINGS.failure_threshold {
+            breaker.record_result(breaker.generation(), AccountSignal::Failure, ANY, begin);
+        }
+        assert_eq!(shown(&breaker), ("open", false));
+        breaker.record_lookup(AccountSignal::Healthy, true, begin);
+        assert_eq!(shown(&breaker), ("half_open", false));
+        let trial = breaker.try_acquire().unwrap();
+        assert_eq!(shown(&breaker), ("half_open", false), "the trial is under way");
+        breaker.record_result(trial, AccountSignal::CredentialsRefused, ANY, begin);
+        assert_eq!(shown(&breaker), ("open", true));
+    }
 }

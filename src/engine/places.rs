@@ -106,10 +106,8 @@ async fn move_refunds(
             }
         }
     }
-    if moved > 0 || left > 0 {
-        let (account, endpoint) = (&account.name, &open.at.place.endpoint);
-        info!(%account, endpoint, moved, left, "moved refunds from a former place to the account's present one");
-    }
+    let (account, endpoint) = (&account.name, &open.at.place.endpoint);
+    info!(%account, endpoint, moved, left, "moved refunds from a former place to the account's present one");
     Ok(())
 }
 

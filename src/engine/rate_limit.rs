@@ -81,7 +81,8 @@ impl RateLimiter {
     /// The time at which the next request may be sent, if that is later.
     fn try_take(&self) -> Result<(), Instant> {
         let (mut usage, now) = (self.usage(), Instant::now());
-        let is_full = self.per_hour > 0 && usage.hour.len() >= self.per_hour;
+        // Without an hourly limit no times are kept, so none delays a request.
+        let is_full = usage.hour.len() >= self.per_hour;
         let by_hour = usage.hour.front().filter(|_| is_full).map(|oldest| *oldest + HOUR);
         let free_at = by_hour.map_or(usage.next, |at| at.max(usage.next));
         if free_at > now {
@@ -116,6 +117,8 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+    use crate::domain::ids::{AccountName, ProviderKind};
+    use crate::telemetry::metrics::{GaugeSnapshot, Metrics};
 
     fn limiter(per_second: u32, per_hour: u32) -> RateLimiter {
         RateLimiter::new(per_second, per_hour, AccountMeter::off())
@@ -181,6 +184,49 @@ mod tests {
         let start = Instant::now();
         second.await;
         assert_eq!(start.elapsed(), Duration::ZERO, "the dropped request did not count");
+    }
+
+    /// The memory of an account is bounded, however long it is in use.
+    #[rstest]
+    #[case::by_the_second(4, 0, 0)]
+    #[case::by_the_hour(0, 3, 3)]
+    #[tokio::test(start_paused = true)]
+    async fn no_more_times_are_kept_than_an_hour_holds(#[case] second: u32, #[case] hour: u32, #[case] kept: usize) {
+        let limiter = limiter(second, hour);
+        permitted_at(&limiter, 8).await;
+        assert_eq!(limiter.usage().hour.len(), kept);
+    }
+
+    /// The further requests of one lookup are under the limits, too.
+    #[tokio::test(start_paused = true)]
+    async fn further_requests_of_an_adapter_wait_for_both_limits() {
+        let limiter = limiter(1, 0);
+        let (start, adapters_limiter): (Instant, &dyn RequestLimiter) = (Instant::now(), &limiter);
+        adapters_limiter.acquire().await;
+        adapters_limiter.acquire().await;
+        assert_eq!(start.elapsed(), Duration::from_secs(1));
+    }
+
+    /// Without a limit nothing waits, so the metric has no series for the account.
+    #[rstest]
+    #[case::no_limit(0, 0, false)]
+    #[case::by_the_second(1, 0, true)]
+    #[case::by_the_hour(0, 9, true)]
+    #[tokio::test(start_paused = true)]
+    async fn only_an_account_with_a_limit_is_measured(
+        #[case] second: u32,
+        #[case] hour: u32,
+        #[case] is_measured: bool,
+    ) {
+        let metrics = Metrics::on().unwrap();
+        let meter =
+            metrics.for_account(&AccountName::parse("main").unwrap(), ProviderKind::Sectigo, "provider.example", 443);
+        let limiter = RateLimiter::new(second, hour, meter);
+        assert!(limiter.try_acquire());
+        limiter.acquire().await;
+        let text = metrics.render(GaugeSnapshot::default()).unwrap();
+        let count = text.lines().find(|line| line.starts_with("recoup_pacing_wait_duration_seconds_count"));
+        assert_eq!(count.map(|line| line.ends_with(" 2")), is_measured.then_some(true), "{count:?}");
     }
 
     proptest! {

@@ -1,9 +1,13 @@
 //! Races, made repeatable by a ledger and a provider that are held at the decisive moment.
 
+mod driving;
+mod logged;
 mod moved;
 mod permission;
 mod reconciling;
+mod resent;
 mod resolved;
+mod waiting;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
@@ -22,7 +26,9 @@ use crate::domain::contract::{Deduplication, LookupKind, RetryContract};
 use crate::domain::event::{Decided, Event, Resolution};
 use crate::domain::ids::ProviderKind;
 use crate::domain::money::Currency;
-use crate::domain::outcome::{AttemptReport, Confirmation, DoubtReason, ErrorCategory, Lookup, Outcome, ProviderError};
+use crate::domain::outcome::{
+    AccountSignal, AttemptReport, Confirmation, DoubtReason, ErrorCategory, Lookup, Outcome, ProviderError,
+};
 use crate::domain::place::{Destination, Place};
 use crate::domain::refund::Intent;
 use crate::domain::state::State;
@@ -32,9 +38,10 @@ use crate::ledger::{
     CreateOutcome, DueKind, DueQuery, FirstAttempt, GATEWAY, Health, NewRefund, OpenRefunds, Reassign, RecordEvents,
     RelatedLogins, Reschedule, Ticket,
 };
+use crate::providers::testing::log_capture::LogCapture;
 use crate::telemetry::metrics::AccountMeter;
 
-const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
+pub(super) const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
 /// Exceeded only if something hangs.
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -47,6 +54,20 @@ struct HeldLedger {
     held: watch::Sender<usize>,
     /// How many further calls of `hasten` find the queue full.
     full: Mutex<usize>,
+    /// How many further calls of `hasten` make nothing due and say that there is more.
+    unfinished: Mutex<usize>,
+    /// How many further queries of what is due to be sent fail.
+    failing_dispatch_queries: Mutex<usize>,
+    /// How many further calls of `reassign` find the queue full.
+    full_for_moves: Mutex<usize>,
+    /// How many of the oldest PENDING refunds each query of them has skipped.
+    expiry_skips: Mutex<Vec<u32>>,
+    /// How many queries of due lookups have been answered.
+    lookup_queries: watch::Sender<usize>,
+    /// How many queries of the time of the next lookup have been answered.
+    next_lookup_queries: watch::Sender<usize>,
+    /// How many queries of the time of the next dispatch have been answered.
+    next_dispatch_queries: watch::Sender<usize>,
 }
 
 /// A provider that refunds everything, and answers lookups one by one with prepared answers.
@@ -58,6 +79,10 @@ struct ScriptedProvider {
     calls: Mutex<Vec<Instant>>,
     /// The answers to `credential`, one for each call; the last one is repeated.
     credentials: Mutex<VecDeque<String>>,
+    /// The refunds that were looked up, in this order.
+    looked_up: Mutex<Vec<RefundId>>,
+    /// Prepared answers to the next attempts; without one it refunds.
+    outcomes: Mutex<VecDeque<oneshot::Receiver<Outcome>>>,
 }
 
 struct Bench {
@@ -73,8 +98,19 @@ impl Bench {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let inner = SqliteLedger::open(&directory.path().join("ledger.db"), SqliteSettings::default()).unwrap();
-        let ledger =
-            HeldLedger { inner, holding: watch::Sender::new(false), held: watch::Sender::new(0), full: Mutex::new(0) };
+        let ledger = HeldLedger {
+            inner,
+            holding: watch::Sender::new(false),
+            held: watch::Sender::new(0),
+            full: Mutex::new(0),
+            unfinished: Mutex::new(0),
+            failing_dispatch_queries: Mutex::new(0),
+            full_for_moves: Mutex::new(0),
+            expiry_skips: Mutex::default(),
+            lookup_queries: watch::Sender::new(0),
+            next_lookup_queries: watch::Sender::new(0),
+            next_dispatch_queries: watch::Sender::new(0),
+        };
         let clock = Arc::new(ManualClock::new(NOW));
         let (ledger, follow_up) = (Arc::new(ledger), Duration::from_secs(7 * 86_400));
         Self { _directory: directory, ledger, provider: Arc::default(), clock, follow_up }
@@ -95,7 +131,14 @@ impl Bench {
         currency: Currency,
         change: impl FnOnce(&mut Account),
     ) -> Engine {
-        let mut account = Account {
+        let mut account = self.account(provider, currency);
+        change(&mut account);
+        self.start([account]).await.unwrap()
+    }
+
+    /// The account at [`place`].
+    fn account(&self, provider: ProviderKind, currency: Currency) -> Account {
+        Account {
             name: AccountName::parse("main").unwrap(),
             provider,
             place: Place { currency, ..place() },
@@ -113,8 +156,10 @@ impl Bench {
             refunds: self.provider.clone(),
             validation: None,
             metrics: AccountMeter::off(),
-        };
-        change(&mut account);
+        }
+    }
+
+    async fn start<const N: usize>(&self, accounts: [Account; N]) -> Result<Engine, LedgerError> {
         let settings = EngineSettings {
             backoff: Backoff { min: Duration::from_secs(1), max: Duration::from_secs(60) },
             schedule: Schedule { first: vec![Duration::from_secs(10)], then_every: Duration::from_secs(86_400) },
@@ -127,12 +172,17 @@ impl Bench {
             rejection_follow_up: self.follow_up,
             max_event_streams: 4,
         };
-        let accounts = Arc::new(Accounts::new([account]));
-        Engine::start(self.ledger.clone(), accounts, self.clock.clone(), settings).await.unwrap()
+        let accounts = Arc::new(Accounts::new(accounts));
+        Engine::start(self.ledger.clone(), accounts, self.clock.clone(), settings).await
     }
 
     /// A refund on disk after these events.
     async fn refund(&self, intent: Intent, events: &[Event]) -> Refund {
+        self.traced_refund(intent, events, None).await
+    }
+
+    /// As [`Bench::refund`], recorded in the trace that its caller named.
+    async fn traced_refund(&self, intent: Intent, events: &[Event], trace_parent: Option<String>) -> Refund {
         let create = NewRefund {
             intent,
             place: place(),
@@ -142,7 +192,7 @@ impl Bench {
             actor: "caller".to_owned(),
             now: NOW,
             ticket: Ticket::default(),
-            trace_parent: None,
+            trace_parent,
         };
         let CreateOutcome::New(refund) = self.ledger.inner.create(create).await.unwrap() else { panic!("known") };
         let record = RecordEvents {
@@ -154,6 +204,13 @@ impl Bench {
             now: NOW,
         };
         self.ledger.inner.record(record).await.unwrap()
+    }
+
+    /// The sender of the answer to the next attempt that has no prepared answer yet.
+    fn next_outcome(&self) -> oneshot::Sender<Outcome> {
+        let (answer, receiver) = oneshot::channel();
+        self.provider.outcomes.lock().unwrap().push_back(receiver);
+        answer
     }
 
     /// The sender of the answer to the next lookup that has no prepared answer yet.
@@ -169,11 +226,27 @@ fn only_account(engine: &Engine) -> Arc<AccountRuntime> {
     engine.0.accounts.values().next().unwrap().clone()
 }
 
-fn place() -> Place {
+/// Records what the answer to an attempt says about the account. Returns whether that has opened the
+/// circuit breaker.
+fn record_signal(account: &AccountRuntime, signal: AccountSignal) -> bool {
+    account.record_result(account.generation(), signal, &Refund::new(sectigo("r"), place(), NOW))
+}
+
+/// Waits until `holds` returns true.
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let waits = async {
+        while !holds() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, waits).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+pub(super) fn place() -> Place {
     Place { endpoint: "https://provider.example".to_owned(), login: "login".to_owned(), currency: Currency::USD }
 }
 
-fn sectigo(id: &str) -> Intent {
+pub(super) fn sectigo(id: &str) -> Intent {
     intent(id, Target::Sectigo(SectigoTarget::new("1000001", 11).unwrap()))
 }
 
@@ -209,6 +282,34 @@ fn doubted() -> [Event; 2] {
             not_processed: false,
         },
     ]
+}
+
+/// What this thread logs from now on.
+pub(super) struct Log {
+    capture: LogCapture,
+    _guard: tracing::subscriber::DefaultGuard,
+}
+
+impl Log {
+    pub(super) fn begin() -> Self {
+        let capture = LogCapture::default();
+        let writer = capture.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        Self { capture, _guard: tracing::subscriber::set_default(subscriber) }
+    }
+
+    /// The lines that contain `text`.
+    pub(super) fn lines_with(&self, text: &str) -> Vec<String> {
+        self.capture.text().lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
+    }
+}
+
+/// Takes one off `count`. False if nothing is left.
+fn takes_one(count: &Mutex<usize>) -> bool {
+    let mut count = count.lock().unwrap();
+    let left = count.checked_sub(1);
+    *count = left.unwrap_or(0);
+    left.is_some()
 }
 
 async fn reaches(count: &watch::Sender<usize>, wanted: usize) {
@@ -403,11 +504,17 @@ async fn a_waiting_probe_ends_with_the_drain() {
 impl crate::providers::RefundProvider for ScriptedProvider {
     async fn refund(&self, _intent: &Intent, _credential: Option<&str>) -> AttemptReport {
         self.calls.lock().unwrap().push(Instant::now());
-        Outcome::Refunded(Confirmation::default()).into()
+        let outcome = self.outcomes.lock().unwrap().pop_front();
+        let outcome = match outcome {
+            Some(outcome) => outcome.await.unwrap(),
+            None => Outcome::Refunded(Confirmation::default()),
+        };
+        outcome.into()
     }
 
-    async fn lookup(&self, _refund: &Refund, _turns: &dyn crate::providers::RequestLimiter) -> Lookup {
+    async fn lookup(&self, refund: &Refund, _turns: &dyn crate::providers::RequestLimiter) -> Lookup {
         self.calls.lock().unwrap().push(Instant::now());
+        self.looked_up.lock().unwrap().push(refund.id().clone());
         let answer = self.lookups.lock().unwrap().pop_front().unwrap();
         self.asked.send_modify(|asked| *asked += 1);
         answer.await.unwrap()
@@ -470,6 +577,9 @@ impl Ledger for HeldLedger {
     }
 
     async fn reassign(&self, reassign: Reassign) -> Result<Refund, LedgerError> {
+        if takes_one(&self.full_for_moves) {
+            return Err(LedgerError::Overloaded);
+        }
         self.inner.reassign(reassign).await
     }
 
@@ -478,12 +588,11 @@ impl Ledger for HeldLedger {
     }
 
     async fn hasten(&self, at: &Destination, now: Timestamp) -> Result<usize, LedgerError> {
-        {
-            let mut full = self.full.lock().unwrap();
-            if *full > 0 {
-                *full -= 1;
-                return Err(LedgerError::Overloaded);
-            }
+        if takes_one(&self.full) {
+            return Err(LedgerError::Overloaded);
+        }
+        if takes_one(&self.unfinished) {
+            return Ok(1);
         }
         self.inner.hasten(at, now).await
     }
@@ -514,15 +623,35 @@ impl Ledger for HeldLedger {
     }
 
     async fn due(&self, query: DueQuery) -> Result<Vec<Refund>, LedgerError> {
-        self.inner.due(query).await
+        match query.kind {
+            DueKind::Dispatch if takes_one(&self.failing_dispatch_queries) => return Err(LedgerError::Overloaded),
+            DueKind::Expiry => self.expiry_skips.lock().unwrap().push(query.skip),
+            DueKind::Dispatch | DueKind::Lookup => {}
+        }
+        let kind = query.kind;
+        let due = self.inner.due(query).await;
+        if kind == DueKind::Lookup {
+            self.lookup_queries.send_modify(|count| *count += 1);
+        }
+        due
     }
 
     async fn next_due(&self, kind: DueKind, at: &Destination) -> Result<Option<Timestamp>, LedgerError> {
-        self.inner.next_due(kind, at).await
+        let next = self.inner.next_due(kind, at).await;
+        match kind {
+            DueKind::Dispatch => self.next_dispatch_queries.send_modify(|count| *count += 1),
+            DueKind::Lookup => self.next_lookup_queries.send_modify(|count| *count += 1),
+            DueKind::Expiry => {}
+        }
+        next
     }
 
     async fn entered_state_at(&self, id: &RefundId, state: State) -> Result<Option<Timestamp>, LedgerError> {
         self.inner.entered_state_at(id, state).await
+    }
+
+    async fn trace_parent_of(&self, id: &RefundId) -> Result<Option<String>, LedgerError> {
+        self.inner.trace_parent_of(id).await
     }
 
     fn committed(&self) -> watch::Receiver<u64> {

@@ -288,3 +288,14 @@ fn a_refusal_clears_the_status_of_an_earlier_state(
     let failed = submitted.apply(&Event::Refused { error, items: Vec::new(), follow_until: None }, now).unwrap();
     assert_eq!(failed.provider_status.as_deref(), status);
 }
+
+/// The refusal of each item is kept, also if all items are refused.
+#[test]
+fn a_refusal_keeps_the_result_of_each_item() {
+    let now = Timestamp::from_seconds(1_001);
+    let refund = of(Target::Namecom(NamecomTarget::new(9, &[1, 2]).unwrap()));
+    let items = vec![item("1", ItemState::Failed, true), item("2", ItemState::Failed, true)];
+    let refused = Event::Refused { error: error(400), items: items.clone(), follow_until: None };
+    let failed = refund.apply(&Event::Dispatched { credential: None }, now).unwrap().apply(&refused, now).unwrap();
+    assert_eq!((failed.state, failed.items), (State::Failed, items));
+}

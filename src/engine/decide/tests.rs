@@ -1,6 +1,7 @@
 //! What follows from each kind of answer.
 
 mod absent;
+mod bounds;
 mod followed;
 
 use std::collections::BTreeMap;

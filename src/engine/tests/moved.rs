@@ -222,3 +222,100 @@ async fn a_move_makes_earlier_lookups_outdated() {
         assert!(!refund.apply(&moved, NOW).unwrap().has_same_attempt(&refund));
     }
 }
+
+fn debitsuccess(id: &str) -> Intent {
+    let fields = DebitsuccessFields {
+        account_reference_no: "DS000001",
+        external_account_reference_no: "",
+        amount: Some(("USD", 1250)),
+        description: "Charged twice",
+        request_initiator: "",
+    };
+    intent(id, Target::Debitsuccess(DebitsuccessTarget::new(fields).unwrap()))
+}
+
+/// A refund whose caller allowed that it is similar to another one.
+async fn allowed_refund(bench: &Bench, id: &str, place: Place, events: &[Event]) -> Refund {
+    let create = NewRefund {
+        intent: debitsuccess(id),
+        place,
+        related: RelatedLogins::default(),
+        dispatch: None,
+        allow_similar: true,
+        actor: "caller".to_owned(),
+        now: NOW,
+        ticket: Ticket::default(),
+        trace_parent: None,
+    };
+    let CreateOutcome::New(refund) = bench.ledger.inner.create(create).await.unwrap() else { panic!("known") };
+    let next_check = Some(NOW.saturating_add(30 * 24 * HOUR));
+    let (id, revision, actor) = (refund.id().clone(), refund.revision, GATEWAY.to_owned());
+    let record = RecordEvents { id, revision, events: events.to_vec(), next_check, actor, now: NOW };
+    bench.ledger.inner.record(record).await.unwrap()
+}
+
+/// What a caller has allowed stays allowed. A pending refund that is similar to one under the new
+/// login is not moved; one that was attempted is moved in any case.
+#[rstest]
+#[case::allowed_beside_each_other(false, ["new", "new"])]
+#[case::another_is_there_already(true, ["new", "login"])]
+#[tokio::test]
+async fn a_start_checks_only_pending_refunds_for_similar_ones(#[case] is_one_there: bool, #[case] expected: [&str; 2]) {
+    let bench = Bench::new();
+    let doubt = allowed_refund(&bench, "doubt", place(), &doubted()).await;
+    let pending = allowed_refund(&bench, "pending", place(), &backed_off()).await;
+    if is_one_there {
+        allowed_refund(&bench, "there", elsewhere("new"), &backed_off()).await;
+    }
+    let engine = bench
+        .engine_with(ProviderKind::Debitsuccess, Currency::USD, |account| {
+            account.place = elsewhere("new");
+            account.former = vec![place()];
+        })
+        .await;
+    for (refund, login) in [doubt, pending].iter().zip(expected) {
+        assert_eq!(engine.get(refund.id()).await.unwrap().place.login, login, "{}", refund.id());
+    }
+}
+
+/// Only a conflict with another refund leaves a refund where it is.
+#[tokio::test]
+async fn a_start_fails_if_the_ledger_cannot_move_its_refunds() {
+    let bench = Bench::new();
+    let refund = bench.refund(sectigo("r"), &backed_off()).await;
+    let account = || Account {
+        place: elsewhere("new"),
+        former: vec![place()],
+        ..bench.account(ProviderKind::Sectigo, Currency::USD)
+    };
+    *bench.ledger.full_for_moves.lock().unwrap() = 1;
+    assert_eq!(bench.start([account()]).await.err(), Some(LedgerError::Overloaded));
+    let engine = bench.start([account()]).await.unwrap();
+    assert_eq!(engine.get(refund.id()).await.unwrap().place.login, "new");
+}
+
+/// Refunds of one login are one set of records, also those of its former logins.
+#[tokio::test]
+async fn accounts_of_one_login_share_their_reservations() {
+    let bench = Bench::new();
+    let account = |name: &str, login: &str, former: &[&str]| Account {
+        name: AccountName::parse(name).unwrap(),
+        place: elsewhere(login),
+        former: former.iter().map(|login| elsewhere(login)).collect(),
+        ..bench.account(ProviderKind::Sectigo, Currency::USD)
+    };
+    let accounts = Accounts::new([
+        account("one", "login", &["old"]),
+        account("two", "login", &["login", "older"]),
+        account("other", "another", &["oldest"]),
+    ]);
+    let related = |name: &str| {
+        let account = accounts.get(&AccountName::parse(name).unwrap()).unwrap();
+        let RelatedLogins { accounts, former_logins } = places::related_logins_of(account, &accounts);
+        (accounts.iter().map(|name| name.as_str().to_owned()).collect::<Vec<_>>(), former_logins.to_vec())
+    };
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let both = (words(&["one", "two"]), words(&["old", "older"]));
+    assert_eq!([related("one"), related("two")], [both.clone(), both]);
+    assert_eq!(related("other"), (words(&["other"]), words(&["oldest"])));
+}

@@ -36,6 +36,32 @@ async fn counts_follow_every_commit(#[values(SqliteFile, SqliteMemory)] backend:
     assert_eq!(bench.ledger.queue_length(), 0);
 }
 
+/// They are counted once at the start, and then from the transitions of each commit.
+#[rstest]
+#[tokio::test]
+async fn refunds_are_counted_across_a_restart(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
+    let bench = LedgerBench::new(backend);
+    for (state, id) in [(State::Succeeded, "1"), (State::Succeeded, "2"), (State::InDoubt, "3")] {
+        bench.refund_in(state, id).await;
+    }
+    assert_eq!(bench.ledger.counts(), None, "metrics are off");
+    let bench = bench.reopened();
+    bench.ledger.enable_metrics(Metrics::off()).await;
+    while bench.ledger.counts().is_none() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let certs = AccountName::parse("certs").unwrap();
+    let counts = |bench: &LedgerBench| {
+        let mut counts = bench.ledger.counts().unwrap();
+        counts.retain(|(_, _, count)| *count > 0);
+        counts
+    };
+    let expected = |succeeded| [(certs.clone(), State::InDoubt, 1), (certs.clone(), State::Succeeded, succeeded)];
+    assert_eq!(counts(&bench), expected(2));
+    bench.refund_in(State::Succeeded, "4").await;
+    assert_eq!(counts(&bench), expected(3));
+}
+
 #[rstest]
 #[tokio::test]
 async fn ages_are_those_of_the_oldest_refund_of_an_account(#[values(SqliteFile, SqliteMemory)] backend: Backend) {

@@ -378,13 +378,8 @@ impl OperationReply {
                 return Err(UnknownReply::new(DoubtReason::UnreadableReply, evidence).into());
             }
         };
-        if !reply.irregular.is_empty() {
-            static LOGGED: Once = Once::new();
-            let fields = reply.irregular.join(", ");
-            LOGGED.call_once(|| {
-                tracing::warn!(fields, "debitsuccess answer has fields in an undocumented form; ignoring them")
-            });
-        }
+        static LOGGED: Once = Once::new();
+        warn_of_irregular(&reply.irregular, &LOGGED);
         Ok(reply)
     }
 
@@ -619,6 +614,15 @@ impl<'a> SoapFault<'a> {
 
     fn local_code(&self) -> &str {
         self.code.rsplit(':').next().unwrap_or_default()
+    }
+}
+
+fn warn_of_irregular(fields: &[&str], logged: &Once) {
+    if !fields.is_empty() {
+        let fields = fields.join(", ");
+        logged.call_once(|| {
+            tracing::warn!(fields, "debitsuccess answer has fields in an undocumented form; ignoring them");
+        });
     }
 }
 

@@ -138,10 +138,8 @@ impl OrderView {
             unnumbered: count - items.len(),
             items,
         };
-        if view.unnumbered > 0 {
-            static LOGGED: Once = Once::new();
-            LOGGED.call_once(|| tracing::warn!("name.com order lists items without a number; ignoring them"));
-        }
+        static LOGGED: Once = Once::new();
+        warn_of_items_without_a_number(view.unnumbered, &LOGGED);
         Ok(view)
     }
 
@@ -238,7 +236,6 @@ impl OrderView {
             Money::total(refunded.map(|item| item.refunded_amount))
         });
         OrderReading::Conclusive(Lookup::Found(Outcome::Refunded(Confirmation {
-            reference: None,
             status: Some("refunded".to_owned()),
             amount,
             items,
@@ -298,6 +295,12 @@ fn previous_item<'a>(previous: &'a [ItemResult], item_id: &str) -> Option<&'a It
     previous.iter().find(|row| row.state == ItemState::Succeeded && row.item_id == item_id)
 }
 
+fn warn_of_items_without_a_number(count: usize, logged: &Once) {
+    if count > 0 {
+        logged.call_once(|| tracing::warn!("name.com order lists items without a number; ignoring them"));
+    }
+}
+
 fn row(id: i32, state: ItemState, requested: bool) -> ItemResult {
     ItemResult { item_id: id.to_string(), state, refunded_amount: None, message: String::new(), requested }
 }
@@ -311,6 +314,7 @@ mod tests {
     use super::*;
     use crate::domain::money::Currency;
     use crate::providers::testing::fixtures::{answer, apply_mutations, mutations, outcome_summary};
+    use crate::providers::testing::log_capture::logged;
 
     fn lookup(status: u16, body: &[u8]) -> String {
         let target = NamecomTarget::new(7, &[1, 2]).unwrap();
@@ -446,6 +450,7 @@ mod tests {
         let Lookup::Found(Outcome::Refunded(yes)) = lookup else { panic!("{lookup:?}") };
         let items: Vec<(&str, bool)> = yes.items.iter().map(|item| (item.item_id.as_str(), item.requested)).collect();
         assert_eq!(items, [("1", true), ("3", false)]);
+        assert_eq!(yes.status.as_deref(), Some("refunded"));
         assert!(!yes.is_partial());
         assert_eq!(yes.items.last().unwrap().message, UNKNOWN_CAUSE_OF_ITEM_REFUND);
 
@@ -476,6 +481,39 @@ mod tests {
             assert_eq!(outcome_summary(&outcome), "refunded 15.98 USD");
         }
         assert_eq!(lookup(200, one_for_a_list.as_bytes()), "not_found item 1 refunded, item 2 not listed");
+    }
+
+    #[test]
+    fn items_without_a_number_are_logged_once() {
+        let has_logged = Once::new();
+        for (count, lines) in [(0, 0), (2, 1), (1, 0)] {
+            let log = logged(|| warn_of_items_without_a_number(count, &has_logged));
+            assert_eq!(log.lines().count(), lines, "{log}");
+        }
+    }
+
+    /// Items that another refund gave back are not listed, and requested ones are listed once.
+    #[test]
+    fn only_privacy_that_was_not_requested_is_refunded_along() {
+        let items = ["1 refunded whois_privacy", "2 refunded registration", "3 refunded registration"];
+        let body = order(PAID, &items);
+        let target = NamecomTarget::new(7, &[1, 2]).unwrap();
+        let redactor = Redactor::new("demo", &SecretString::from("x"));
+        let lookup = lookup_of(read_order(&answer(200, &[], body.as_bytes()), &target, &[], &redactor));
+        let Lookup::Found(Outcome::Refunded(yes)) = lookup else { panic!("{lookup:?}") };
+        let items: Vec<&str> = yes.items.iter().map(|item| item.item_id.as_str()).collect();
+        assert_eq!((items, yes.error), (vec!["1", "2"], None));
+    }
+
+    #[test]
+    fn a_partial_refund_says_which_items_it_leaves_out() {
+        let body = order(PAID, &["1 refunded registration", "2 failed registration"]);
+        let target = NamecomTarget::new(7, &[1, 2]).unwrap();
+        let redactor = Redactor::new("demo", &SecretString::from("x"));
+        let lookup = lookup_of(read_order(&answer(200, &[], body.as_bytes()), &target, &[], &redactor));
+        let Lookup::Found(Outcome::Refunded(yes)) = lookup else { panic!("{lookup:?}") };
+        let error = yes.error.unwrap();
+        assert_eq!((error.code.as_str(), error.message.as_str()), ("failed", "item 1 refunded, item 2 failed"));
     }
 
     proptest! {

@@ -433,6 +433,27 @@ mod tests {
         }
     }
 
+    /// The provider's own word is kept with the refund.
+    #[test]
+    fn a_refunded_order_keeps_the_providers_status() {
+        let body = br#"{"errorCode":0,"data":{"orderNumber":"7","orderStatus":"Refunded"}}"#;
+        let lookup = read_status(200, body);
+        let Lookup::Found(Outcome::Refunded(yes)) = lookup else { panic!("{lookup:?}") };
+        assert_eq!(yes.status.as_deref(), Some("Refunded"));
+    }
+
+    /// Its first line as it came, for the person who resolves the doubt.
+    #[rstest]
+    #[case::a_word(b"OK\n", "the first line of the answer is not a code: \"OK\"")]
+    #[case::no_message(b"-14\n", "a code without its message: \"-14\"")]
+    #[case::not_documented(b"-99\nOdd", "a code that is not documented: \"-99 Odd\"")]
+    fn an_unreadable_answer_is_shown(#[case] body: &[u8], #[case] expected: &str) {
+        let Outcome::Unknown { evidence, .. } = read_refund(&answer(200, &[], body), &redactor()) else {
+            panic!("{body:?}")
+        };
+        assert_eq!(evidence, expected);
+    }
+
     /// Documented answers to `!AutoRefund` that are not a success, and some that contain a 0.
     fn other_answers() -> impl Strategy<Value = &'static [u8]> {
         prop::sample::select(vec![

@@ -23,3 +23,12 @@ impl io::Write for LogCapture {
         Ok(())
     }
 }
+
+/// What is logged while `work` runs.
+pub(crate) fn logged(work: impl FnOnce()) -> String {
+    let capture = LogCapture::default();
+    let writer = capture.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
+    tracing::subscriber::with_default(subscriber, work);
+    capture.text()
+}

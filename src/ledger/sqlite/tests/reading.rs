@@ -1,5 +1,6 @@
 //! No query reads a whole table, and a row is read while the file is locked.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
@@ -96,4 +97,19 @@ async fn a_row_is_read_while_every_inline_connection_is_lent() {
     let lent: Vec<_> = std::iter::from_fn(|| threads.inline_readers.try_lease()).collect();
     assert_eq!(lent.len(), bench.settings.readers);
     assert_eq!(bench.ledger.get(refund.id()).await.unwrap(), Some(refund));
+}
+
+/// A gateway that starts now finds them in doubt.
+#[tokio::test]
+async fn a_survey_counts_dispatching_refunds_among_the_open_ones() {
+    let bench = SqliteBench::new();
+    for (state, id) in [(State::Dispatching, "1"), (State::InDoubt, "2"), (State::Succeeded, "3")] {
+        bench.refund_in(state, id).await;
+    }
+    let elsewhere = NewRefund { dispatch: first_attempt(true), ..create(namecom("4", &[1])) };
+    bench.ledger.create(elsewhere).await.unwrap();
+    let survey = Survey::open(&bench.path()).unwrap();
+    let open = survey.open_refunds().unwrap();
+    let found: BTreeMap<&str, u64> = open.iter().map(|open| (open.at.account.as_str(), open.count)).collect();
+    assert_eq!(found, BTreeMap::from([("certs", 2), ("domains", 1)]));
 }

@@ -5,6 +5,7 @@ use secrecy::SecretString;
 use super::*;
 use crate::domain::target::{DebitsuccessFields, Target};
 use crate::providers::testing::fixtures::{self, answer, apply_mutations, mutations, outcome_summary};
+use crate::providers::testing::log_capture::logged;
 
 fn target() -> DebitsuccessTarget {
     DebitsuccessTarget::new(DebitsuccessFields {
@@ -595,4 +596,41 @@ fn an_identifier_that_contains_the_password_is_compared_unchanged() {
     let redactor = Redactor::new("demo", &SecretString::from("r-1"));
     let outcome = read_refund(&answer(200, &[], body.as_bytes()), &RefundId::parse("r-1").unwrap(), NAMES, &redactor);
     assert_eq!(outcome_summary(&outcome), "accepted Submitted #1001");
+}
+
+/// The note that comes with the number, and the status and the note that a lookup shows.
+#[test]
+fn the_providers_status_and_note_are_kept_with_the_refund() {
+    let inner = "<a:Status>Succeed</a:Status><a:ExternalRefundIdentifier>r-1</a:ExternalRefundIdentifier>\
+                 <a:Note>Closed account</a:Note>";
+    let Outcome::Accepted(acceptance) = read(200, envelope("InitiateRefund", inner).as_bytes()) else {
+        panic!("not accepted")
+    };
+    let (status, note) = (acceptance.status.as_deref(), acceptance.status_note.as_deref());
+    assert_eq!((status, note), (Some("Submitted"), Some("Closed account")));
+    let Lookup::Found(Outcome::Refunded(yes)) = lookup(200, found("Completed", "12.50", "r-1").as_bytes()) else {
+        panic!("not refunded")
+    };
+    assert_eq!((yes.status.as_deref(), yes.status_note.as_deref()), (Some("Completed"), Some("Closed account")));
+}
+
+/// The hint at the account's settings appears only if they are likely to be at fault.
+#[rstest]
+#[case::about_a_namespace("a:DeserializationFailed", "The namespace is not expected", true)]
+#[case::about_something_else("a:DeserializationFailed", "The input was not in a correct format", false)]
+#[case::another_fault("s:Server", "The namespace cannot be reached", false)]
+fn a_fault_hints_at_the_namespace_settings(#[case] code: &str, #[case] text: &str, #[case] hints: bool) {
+    let Outcome::Unknown { evidence, .. } = read(500, fault(code, text).as_bytes()) else { panic!("{code}") };
+    assert_eq!(evidence.contains("data_namespace"), hints, "{evidence}");
+    assert!(evidence.contains(text), "{evidence}");
+}
+
+#[test]
+fn irregular_fields_are_logged_once() {
+    let has_logged = Once::new();
+    for (fields, lines) in [(&[] as &[&str], 0), (&["Note", "Id"], 1), (&["Note"], 0)] {
+        let log = logged(|| warn_of_irregular(fields, &has_logged));
+        assert_eq!(log.lines().count(), lines, "{log}");
+        assert_eq!(log.contains("fields=\"Note, Id\""), lines == 1, "{log}");
+    }
 }

@@ -7,6 +7,7 @@ use secrecy::SecretString;
 use super::*;
 use crate::domain::outcome::ItemState;
 use crate::providers::testing::fixtures::{NOW, answer, apply_mutations, mutations, outcome_summary};
+use crate::providers::testing::log_capture::logged;
 
 fn target() -> NamecomTarget {
     NamecomTarget::new(7, &[1, 2]).unwrap()
@@ -322,6 +323,7 @@ fn details_are_optional(#[case] body: &str) {
 #[case::the_later(&[("x-ratelimit-reset", "1772600802"), ("retry-after", "3")], Some(3))]
 #[case::none(&[], None)]
 #[case::past(&[("x-ratelimit-reset", "1772600799")], None)]
+#[case::now(&[("x-ratelimit-reset", "1772600800")], None)]
 #[case::within_the_hour(&[("x-ratelimit-reset", "1772604400")], Some(3600))]
 #[case::beyond_the_hour(&[("x-ratelimit-reset", "1772604401")], None)]
 #[case::milliseconds(&[("x-ratelimit-reset", "1772600802000")], None)]
@@ -472,4 +474,62 @@ proptest! {
             _ => {}
         }
     }
+}
+
+/// The items decide. The log line lets an operator find out what the total is about.
+#[rstest]
+#[case::the_sum("15.98", false)]
+#[case::in_a_text("\"15.98\"", false)]
+#[case::another_one("15.99", true)]
+#[case::none("null", true)]
+#[case::no_number("\"NaN\"", true)]
+fn a_total_that_is_not_the_sum_of_its_items_is_logged(#[case] total: &str, #[case] is_logged: bool) {
+    let body = results(&["1 refunded 10.99", "2 refunded 4.99"], total);
+    let lines = logged(|| assert_eq!(outcome_summary(&read(200, &[], body.as_bytes())), "refunded 15.98 USD"));
+    assert_eq!(lines.contains("sum_of_items=1598"), is_logged, "{lines}");
+    assert_eq!(lines.lines().count(), usize::from(is_logged), "{lines}");
+}
+
+/// A charset other than UTF-8 hides no row, whatever the status says.
+#[test]
+fn rows_in_another_charset_are_seen() {
+    let body = results(&["1 refunded 10.99", "2 refunded 4.99"], "15.98");
+    let sixteen: Vec<u8> = format!("\u{FEFF}{body}").encode_utf16().flat_map(u16::to_be_bytes).collect();
+    for status in [200, 400, 500] {
+        assert_eq!(outcome_summary(&read(status, &[], &sixteen)), "refunded 15.98 USD");
+    }
+}
+
+/// "Refunded before" is a definite refusal of the item, and a contradiction only beside a refund.
+#[test]
+fn an_item_that_was_refunded_before_is_refused() {
+    let body = results(&["1 failed", "2 failed"], "0").replace("m1", "Order item 1 has already been refunded.");
+    assert_eq!(outcome_summary(&read(409, &[], body.as_bytes())), "refused failed already_refunded");
+}
+
+/// It keeps each item, and that the provider replays an earlier answer.
+#[test]
+fn an_unfinished_answer_keeps_what_it_says() {
+    let body = results(&["1 refunded 10.99", "2 initialized"], "10.99");
+    let Outcome::Accepted(taken) = read(200, &[("x-idempotent-replay", "1")], body.as_bytes()) else {
+        panic!("not accepted")
+    };
+    let items: Vec<(&str, ItemState)> = taken.items.iter().map(|item| (item.item_id.as_str(), item.state)).collect();
+    assert_eq!(items, [("1", ItemState::Succeeded), ("2", ItemState::Submitted)]);
+    assert!(taken.replayed);
+    let body = results(&["1 refunded 10.99", "2 refunded 4.99"], "15.98");
+    let Outcome::Refunded(yes) = read(200, &[], body.as_bytes()) else { panic!("not refunded") };
+    assert_eq!(yes.status.as_deref(), Some("refunded"));
+}
+
+/// For the person who resolves the doubt.
+#[rstest]
+#[case::rows(
+    "{\"results\":[{\"orderItemId\":1,\"orderItemStatus\":\"refunded\"}]}",
+    "the rows are not written as documented"
+)]
+#[case::none("<html></html>", "the answer lists no items in JSON")]
+fn a_200_that_cannot_be_read_says_whether_it_lists_items(#[case] body: &str, #[case] expected: &str) {
+    let Outcome::Unknown { evidence, .. } = read(200, &[], body.as_bytes()) else { panic!("{body}") };
+    assert!(evidence.starts_with(expected), "{evidence}");
 }
