@@ -3,7 +3,7 @@
 //! ```text
 //! callers --> bounded queue --> one writer thread --> group commit, synced --> answers
 //! callers --> read-only connections: each answer is one snapshot, never older than the caller's
-//!             own last write; one row by its key on the caller's thread, the rest on a blocking one
+//!             own last write; one row by its key on the caller's thread, others on a blocking one
 //! ```
 //!
 //! ```text

@@ -280,7 +280,9 @@ fn phrase_violations(place: &str, text: &str) -> Vec<String> {
 
 /// "on end" is none in "on endpoints"; "soever" is one at the end of every word.
 fn stands_alone(text: &str, begin: usize, phrase: &str) -> bool {
-    let is_letter = |letter: Option<char>| letter.is_some_and(|letter| letter.is_alphanumeric() || letter == '_');
+    // `somebody-else` is the name of an account.
+    let is_letter =
+        |letter: Option<char>| letter.is_some_and(|letter| letter.is_alphanumeric() || matches!(letter, '_' | '-'));
     let follows = is_letter(text[begin + phrase.len()..].chars().next());
     let precedes = is_letter(text[..begin].chars().next_back());
     !follows && (phrase == "soever" || !precedes)
