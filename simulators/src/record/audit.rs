@@ -187,7 +187,7 @@ pub struct InDoubt {
 }
 
 /// A refund in the books, and whether it was rejected later.
-struct Refund<'a> {
+struct BookedRefund<'a> {
     entry: &'a BookEntry,
     rejected: bool,
 }
@@ -238,13 +238,13 @@ impl Audit {
     }
 }
 
-fn refunds(books: &[BookEntry]) -> Vec<Refund<'_>> {
+fn refunds(books: &[BookEntry]) -> Vec<BookedRefund<'_>> {
     let rejections = books.iter().filter(|entry| entry.effect.kind == "refund_rejected");
     let rejected: BTreeMap<_, u64> = rejections.map(|entry| (reference(entry), entry.id)).collect();
     let refunds = books.iter().filter(|entry| entry.effect.kind == "refund");
     let paid_last: BTreeMap<_, u64> = refunds.clone().map(|entry| (reference(entry), entry.id)).collect();
     let is_before = |ids: &BTreeMap<_, u64>, entry| ids.get(&reference(entry)).is_some_and(|id| *id > entry.id);
-    let refunds = refunds.map(|entry: &BookEntry| Refund { entry, rejected: is_before(&rejected, entry) });
+    let refunds = refunds.map(|entry: &BookEntry| BookedRefund { entry, rejected: is_before(&rejected, entry) });
     // A refund that was rejected and then paid after all counts once, as paid.
     refunds.filter(|refund| !(refund.rejected && is_before(&paid_last, refund.entry))).collect()
 }
@@ -254,10 +254,10 @@ fn reference(entry: &BookEntry) -> (Provider, &str, Option<&str>) {
     (entry.provider, entry.effect.target.as_str(), entry.effect.reference.as_deref())
 }
 
-fn duplicates(refunds: &[Refund<'_>]) -> Vec<Violation> {
+fn duplicates(refunds: &[BookedRefund<'_>]) -> Vec<Violation> {
     let mut by_target: BTreeMap<(Provider, &str), Vec<&BookEntry>> = BTreeMap::new();
     let mut by_identifier: BTreeMap<(Provider, &str, &str), Vec<&BookEntry>> = BTreeMap::new();
-    for Refund { entry, .. } in refunds.iter().filter(|refund| !refund.rejected) {
+    for BookedRefund { entry, .. } in refunds.iter().filter(|refund| !refund.rejected) {
         if !entry.provider.has_several_refunds_per_target() {
             by_target.entry((entry.provider, &entry.effect.target)).or_default().push(entry);
         }
@@ -282,9 +282,9 @@ fn duplicates(refunds: &[Refund<'_>]) -> Vec<Violation> {
     targets.chain(identifiers).collect()
 }
 
-fn over_refunds(providers: &ProviderStates, refunds: &[Refund<'_>]) -> Vec<Violation> {
+fn over_refunds(providers: &ProviderStates, refunds: &[BookedRefund<'_>]) -> Vec<Violation> {
     let mut by_target: BTreeMap<(Provider, &str), Vec<&BookEntry>> = BTreeMap::new();
-    for Refund { entry, .. } in refunds.iter().filter(|refund| !refund.rejected) {
+    for BookedRefund { entry, .. } in refunds.iter().filter(|refund| !refund.rejected) {
         by_target.entry((entry.provider, &entry.effect.target)).or_default().push(entry);
     }
     let paid: BTreeMap<Provider, _> =
@@ -307,7 +307,7 @@ fn destroyed(books: &[BookEntry]) -> Vec<Violation> {
     violations.collect()
 }
 
-fn unreported(Audited { settings, journal, .. }: Audited<'_>, refunds: &[Refund<'_>]) -> Vec<Violation> {
+fn unreported(Audited { settings, journal, .. }: Audited<'_>, refunds: &[BookedRefund<'_>]) -> Vec<Violation> {
     let mut answers: BTreeMap<(Provider, &str), Vec<&JournalEntry>> = BTreeMap::new();
     let mut lists: Vec<&JournalEntry> = Vec::new();
     let all_answered: Vec<JournalEntry> = journal.entries().filter(was_answered).collect();
@@ -320,7 +320,7 @@ fn unreported(Audited { settings, journal, .. }: Audited<'_>, refunds: &[Refund<
             None => {}
         }
     }
-    let unreported = refunds.iter().filter_map(|Refund { entry, .. }| {
+    let unreported = refunds.iter().filter_map(|BookedRefund { entry, .. }| {
         // Effects of the control port or a setting need no answer. Of a request that the journal
         // has dropped nothing is known.
         let cause = journal.get(entry.journal_id?)?;
@@ -365,8 +365,8 @@ struct Comparison {
     known: BTreeSet<u64>,
 }
 
-fn compare(providers: &ProviderStates, refunds: &[Refund<'_>], claims: &[Claim]) -> Comparison {
-    let mut open: BTreeMap<(Provider, String), Vec<&Refund<'_>>> = BTreeMap::new();
+fn compare(providers: &ProviderStates, refunds: &[BookedRefund<'_>], claims: &[Claim]) -> Comparison {
+    let mut open: BTreeMap<(Provider, String), Vec<&BookedRefund<'_>>> = BTreeMap::new();
     for refund in refunds {
         open.entry((refund.entry.provider, refund.entry.effect.target.clone())).or_default().push(refund);
     }
@@ -382,7 +382,7 @@ fn compare(providers: &ProviderStates, refunds: &[Refund<'_>], claims: &[Claim])
     for (index, claim) in order {
         let candidates = open.get_mut(&(claim.provider, providers.canonical_target(claim.provider, &claim.target)));
         let found = candidates.and_then(|candidates| {
-            let fits = |refund: &&&Refund<'_>| match (&refund.entry.effect.identifier, &claim.identifier) {
+            let fits = |refund: &&&BookedRefund<'_>| match (&refund.entry.effect.identifier, &claim.identifier) {
                 (Some(booked), Some(claimed)) => booked == claimed,
                 _ => true,
             };
@@ -437,9 +437,9 @@ fn compare(providers: &ProviderStates, refunds: &[Refund<'_>], claims: &[Claim])
     Comparison { violations, in_doubt, known }
 }
 
-fn totals(refunds: &[Refund<'_>]) -> Vec<Total> {
+fn totals(refunds: &[BookedRefund<'_>]) -> Vec<Total> {
     let mut totals: BTreeMap<(Provider, Option<&String>, Option<&String>), Total> = BTreeMap::new();
-    for Refund { entry, rejected } in refunds {
+    for BookedRefund { entry, rejected } in refunds {
         let effect = &entry.effect;
         let total =
             totals.entry((entry.provider, effect.account.as_ref(), effect.currency.as_ref())).or_insert(Total {

@@ -36,7 +36,7 @@ pub use self::settings::{
     RefundAmount, RefundLimit, Settings, StatusWithoutIdentifier, SuccessWord, Texts, UnfinishedStatus, UnreadableXml,
     WrongCredentials,
 };
-use self::soap::{Call, Fault, Operation, Outcome, ParsedEnvelope};
+use self::soap::{Call, Fault, Operation, OperationOutcome, ParsedEnvelope};
 pub use self::state::State;
 use crate::{
     record::parameters::Parameters,
@@ -130,7 +130,7 @@ fn post(
         Ok(call) => {
             let (reply, effect) = operations::answer(state, settings, now, &call);
             let refused = StatusCode::from_u16(settings.business_error_http_status).unwrap_or(StatusCode::OK);
-            let status = if reply.outcome == Outcome::Succeeded { StatusCode::OK } else { refused };
+            let status = if reply.outcome == OperationOutcome::Succeeded { StatusCode::OK } else { refused };
             (xml_answer(status, reply.envelope(settings, call.operation)), effect)
         }
         Err(Fault::NotXml(_)) if settings.unreadable_xml == UnreadableXml::BadRequest => {

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 
 use super::accounts::{Account, Condition, Refund, format_amount};
 use super::notes::{self, Code, Note};
-use super::soap::{Call, Operation, Outcome, Reply};
+use super::soap::{Call, Operation, OperationOutcome, OperationReply};
 use super::state::{NewRefund, State};
 use super::{
     AmountOutOfRange, CheckOrder, DifferingReferences, FailedNumber, MissingRefund, OverLength, RefundAmount,
@@ -28,7 +28,7 @@ pub(super) fn answer(
     settings: &Settings,
     now: OffsetDateTime,
     call: &Call<'_>,
-) -> (Reply, Option<Effect>) {
+) -> (OperationReply, Option<Effect>) {
     let (members, mut notes, effect) = match call.operation {
         Operation::InitiateRefund => match initiate(state, settings, now, call) {
             Ok((refund, notes)) => {
@@ -47,17 +47,18 @@ pub(super) fn answer(
         },
     };
     let outcome = if notes.iter().any(Note::is_about_processing) {
-        Outcome::Unfinished
+        OperationOutcome::Unfinished
     } else if notes.iter().any(|note| note.kind == notes::NoteType::Error) {
-        Outcome::Failed
+        OperationOutcome::Failed
     } else {
         notes.push(notes::SUCCESS.note());
-        Outcome::Succeeded
+        OperationOutcome::Succeeded
     };
     if settings.texts == Texts::SystemPage {
         notes.iter_mut().for_each(Note::take_system_text);
     }
-    let reply = Reply { date_created: date_text(now, settings), id: state.next_guid(), notes, outcome, members };
+    let reply =
+        OperationReply { date_created: date_text(now, settings), id: state.next_guid(), notes, outcome, members };
     (reply, effect)
 }
 
@@ -311,9 +312,9 @@ fn is_identifier_character(character: char) -> bool {
     character.is_ascii_alphanumeric() || "#+-()*_ ,;:./".contains(character)
 }
 
-type Members = Vec<(&'static str, Option<String>)>;
+type ReplyMembers = Vec<(&'static str, Option<String>)>;
 
-fn initiated(refund: &Refund) -> Members {
+fn initiated(refund: &Refund) -> ReplyMembers {
     vec![
         ("ExternalRefundIdentifier", Some(refund.identifier.clone())),
         ("RefundRequestNumber", Some(refund.number.to_string())),
@@ -321,12 +322,12 @@ fn initiated(refund: &Refund) -> Members {
 }
 
 /// The caller's identifier or a generated one, although nothing is recorded under it.
-fn not_initiated(state: &mut State, settings: &Settings, call: &Call<'_>) -> Members {
+fn not_initiated(state: &mut State, settings: &Settings, call: &Call<'_>) -> ReplyMembers {
     let identifier = call.member("ExternalRefundIdentifier").map_or_else(|| state.next_guid(), str::to_owned);
     vec![("ExternalRefundIdentifier", Some(identifier)), ("RefundRequestNumber", failed_number(settings))]
 }
 
-fn found(settings: &Settings, refund: &Refund) -> Members {
+fn found(settings: &Settings, refund: &Refund) -> ReplyMembers {
     let amount = match settings.refund_amount {
         RefundAmount::Decimal => format_amount(refund.amount_minor),
         RefundAmount::Integer => (refund.amount_minor / 100).to_string(),
@@ -340,7 +341,7 @@ fn found(settings: &Settings, refund: &Refund) -> Members {
     ]
 }
 
-fn not_found(settings: &Settings, call: &Call<'_>) -> Members {
+fn not_found(settings: &Settings, call: &Call<'_>) -> ReplyMembers {
     vec![
         ("ExternalRefundIdentifier", call.member("ExternalRefundIdentifier").map(str::to_owned)),
         ("Note", None),

@@ -24,11 +24,11 @@ pub(crate) struct ParsedEnvelope(pub(super) Result<Element, Fault>);
 pub(super) struct Call<'a> {
     pub(super) operation: Operation,
     /// The members of `request` that the contract has, by name.
-    members: Members<'a>,
-    user: Members<'a>,
+    members: BoundMembers<'a>,
+    user: BoundMembers<'a>,
 }
 
-type Members<'a> = Vec<(&'static str, &'a Element)>;
+type BoundMembers<'a> = Vec<(&'static str, &'a Element)>;
 
 /// Why a request is no SOAP call of this service.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,19 +49,19 @@ pub(super) enum Fault {
 
 /// An answer: the base members and those of the operation, in the order of the contract.
 #[derive(Debug)]
-pub(super) struct Reply {
+pub(super) struct OperationReply {
     /// `xs:dateTime` with seven decimals and an offset.
     pub(super) date_created: String,
     pub(super) id: String,
     pub(super) notes: Vec<Note>,
-    pub(super) outcome: Outcome,
+    pub(super) outcome: OperationOutcome,
     /// None stands for nil.
     pub(super) members: Vec<(&'static str, Option<String>)>,
 }
 
 /// The value of `Status`; the settings choose the word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum OperationOutcome {
     Succeeded,
     Failed,
     /// Processing failed.
@@ -236,7 +236,7 @@ pub(super) fn masked(request: &Element) -> Parameters {
     members
 }
 
-impl Reply {
+impl OperationReply {
     /// The whole answer to an operation.
     pub(super) fn envelope(&self, settings: &Settings, operation: Operation) -> String {
         let name = operation.name();
@@ -262,9 +262,9 @@ impl Reply {
         }
         xml.push_str("</a:ResponseNotes>");
         let status = match (self.outcome, settings.unfinished_status) {
-            (Outcome::Succeeded, _) => settings.success_word.word(),
-            (Outcome::Unfinished, UnfinishedStatus::Unknown) => "Unknown",
-            (Outcome::Failed | Outcome::Unfinished, _) => "Failed",
+            (OperationOutcome::Succeeded, _) => settings.success_word.word(),
+            (OperationOutcome::Unfinished, UnfinishedStatus::Unknown) => "Unknown",
+            (OperationOutcome::Failed | OperationOutcome::Unfinished, _) => "Failed",
         };
         member(&mut xml, "Status", Some(status));
         for (name, value) in &self.members {
@@ -361,9 +361,9 @@ fn understand(header: &Element) -> Result<(), Fault> {
 
 /// Reads the members of a contract from an element: the first of each name. In strict order, as
 /// WCF's serializer does, a member that does not come after the last one taken is skipped.
-fn bind<'a>(parent: &'a Element, contract: &'static [&'static str], settings: &Settings) -> Members<'a> {
+fn bind<'a>(parent: &'a Element, contract: &'static [&'static str], settings: &Settings) -> BoundMembers<'a> {
     let namespace = Some(settings.data_namespace.as_str()).filter(|_| settings.strict_names);
-    let mut bound = Members::with_capacity(contract.len());
+    let mut bound = BoundMembers::with_capacity(contract.len());
     let mut next = 0;
     for child in &parent.children {
         let place = contract.iter().position(|name| *name == child.name);

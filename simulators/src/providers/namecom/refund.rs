@@ -86,24 +86,24 @@ pub(crate) enum ParsedBody {
 }
 
 /// The members of an object in order, which a map would lose.
-struct Members(Vec<(String, Value)>);
+struct ObjectMembers(Vec<(String, Value)>);
 
-impl<'de> Deserialize<'de> for Members {
+impl<'de> Deserialize<'de> for ObjectMembers {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         struct InOrder;
         impl<'de> Visitor<'de> for InOrder {
-            type Value = Members;
+            type Value = ObjectMembers;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ObjectMembers, A::Error> {
                 let mut members = Vec::new();
                 while let Some(member) = map.next_entry()? {
                     members.push(member);
                 }
-                Ok(Members(members))
+                Ok(ObjectMembers(members))
             }
         }
         from.deserialize_map(InOrder)
@@ -113,7 +113,7 @@ impl<'de> Deserialize<'de> for Members {
 impl ParsedBody {
     pub(super) fn parse(body: &[u8]) -> ParsedBody {
         match serde_json::from_slice(body) {
-            Ok(Members(members)) => ParsedBody::Object(members),
+            Ok(ObjectMembers(members)) => ParsedBody::Object(members),
             Err(_) => match serde_json::from_slice(body) {
                 Ok(IgnoredAny) => ParsedBody::Other,
                 Err(_) => ParsedBody::Invalid,
