@@ -209,3 +209,25 @@ async fn a_driver_sleeps_while_all_that_is_due_is_looked_up() {
     answer.send(Lookup::Found(Outcome::Refunded(Confirmation::default()))).unwrap();
     reaches(&bench.ledger.asked, 1).await;
 }
+
+/// The driver sleeps as long as the account is suspended, and a lookup that is answered wakes it.
+#[tokio::test]
+async fn what_waits_is_sent_as_soon_as_its_account_is_answered() {
+    let bench = Bench::new();
+    let engine = bench.engine().await;
+    let lane = lane_of(&engine);
+    reaches(&bench.ledger.asked_to_send, 1).await;
+    for _ in 0..5 {
+        lane.note(lane.era(), Sign::Fails);
+    }
+    // Until the pause is longer than this test.
+    for _ in 0..6 {
+        lane.note_look(&Sign::Fails, true);
+    }
+    let refund = bench.refund(order(1), &[]).await;
+    meanwhile(&engine).await;
+    assert_eq!(engine.get(refund.id()).await.unwrap().state, State::Pending);
+    lane.note_look(&Sign::Works, false);
+    let sent = engine.wait(refund.id(), refund.revision + 1, Instant::now() + LIMIT).await.unwrap();
+    assert_eq!((sent.state, lane.stance()), (State::Succeeded, Stance::Free));
+}
