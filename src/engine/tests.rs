@@ -226,8 +226,8 @@ fn only_account(engine: &Engine) -> Arc<AccountRuntime> {
     engine.0.accounts.values().next().unwrap().clone()
 }
 
-/// Records what the answer to an attempt says about the account. Returns whether that has opened the
-/// circuit breaker.
+/// Records what the answer to an attempt says about the account. Returns whether that has opened
+/// the circuit breaker.
 fn record_signal(account: &AccountRuntime, signal: AccountSignal) -> bool {
     account.record_result(account.generation(), signal, &Refund::new(sectigo("r"), place(), NOW))
 }
