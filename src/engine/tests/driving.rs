@@ -182,7 +182,7 @@ async fn workers_sleep_while_nothing_is_due() {
 
 /// The end of the lookup wakes the worker.
 #[tokio::test]
-async fn the_reconciler_sleeps_while_every_due_refund_is_being_looked_up() {
+async fn the_reconciler_sleeps_while_a_lookup_of_every_due_refund_is_under_way() {
     let bench = Bench::new();
     bench.refund(sectigo("r"), &doubted()).await;
     let answer = bench.next_lookup();
@@ -195,4 +195,26 @@ async fn the_reconciler_sleeps_while_every_due_refund_is_being_looked_up() {
     assert_eq!(*bench.ledger.next_lookup_queries.borrow(), 0, "nothing else can become due");
     answer.send(Lookup::Found(Outcome::Refunded(Confirmation::default()))).unwrap();
     reaches(&bench.ledger.next_lookup_queries, 1).await;
+}
+
+/// The dispatcher sleeps while the account is suspended, and an answered lookup wakes it.
+#[tokio::test]
+async fn a_waiting_refund_is_sent_as_soon_as_the_provider_answers_again() {
+    let bench = Bench::new();
+    let engine = bench.engine().await;
+    let account = only_account(&engine);
+    reaches(&bench.ledger.next_dispatch_queries, 1).await;
+    for _ in 0..5 {
+        record_signal(&account, AccountSignal::Failure);
+    }
+    // Until the pause is longer than this test.
+    for _ in 0..6 {
+        account.record_lookup(AccountSignal::Failure, true);
+    }
+    let refund = bench.refund(order(1), &[]).await;
+    read_the_ledger_meanwhile(&engine).await;
+    assert_eq!(engine.get(refund.id()).await.unwrap().state, State::Pending);
+    account.record_lookup(AccountSignal::Healthy, false);
+    let sent = engine.wait(refund.id(), refund.revision + 1, Instant::now() + LIMIT).await.unwrap();
+    assert_eq!((sent.state, account.permission()), (State::Succeeded, Permission::All));
 }

@@ -134,7 +134,7 @@ async fn a_refund_that_was_not_processed_is_sent_again_after_its_pause() {
 }
 
 #[tokio::test]
-async fn a_refund_with_an_unreadable_answer_is_looked_up_immediately() {
+async fn an_unreadable_answer_leads_to_an_immediate_lookup() {
     let bench = Bench::new();
     let answer = bench.next_outcome();
     let refund = bench.refund(sectigo("r"), &[]).await;

@@ -12,7 +12,7 @@ fn backed_off_for(seconds: u64) -> Vec<Event> {
     vec![dispatched, Event::NotSent { error, retry_at: NOW.saturating_add(Duration::from_secs(seconds)) }]
 }
 
-fn looked_up(record: RecordSeen) -> Vec<Event> {
+fn after_lookup(record: RecordSeen) -> Vec<Event> {
     let [dispatched, doubted] = doubted();
     vec![dispatched, doubted, Event::Checked(Observation::new("looked", record))]
 }
@@ -43,8 +43,8 @@ const CREDENTIALS: Option<WaitingFor> = Some(WaitingFor::Credentials);
 #[case::backed_off(backed_off_for(1), [BACKOFF, PROVIDER, CREDENTIALS])]
 #[case::backed_off_until_now(backed_off_for(0), [TURN, PROVIDER, CREDENTIALS])]
 #[case::in_doubt(doubted().to_vec(), [None, None, None])]
-#[case::not_on_record(looked_up(RecordSeen::Absent), [None, None, None])]
-#[case::without_a_usable_lookup(looked_up(RecordSeen::Unanswered), [None, PROVIDER, CREDENTIALS])]
+#[case::not_on_record(after_lookup(RecordSeen::Absent), [None, None, None])]
+#[case::without_a_usable_lookup(after_lookup(RecordSeen::Unanswered), [None, PROVIDER, CREDENTIALS])]
 #[case::in_review(in_review(), [None, None, None])]
 #[case::done(refunded(), [None, None, None])]
 #[tokio::test]

@@ -37,7 +37,7 @@ fn a_proven_absence_allows_a_limited_number_of_attempts(
 #[case::answered(sectigo(), DoubtReason::UnreadableReply, None)]
 #[case::no_answer(sectigo(), DoubtReason::Timeout, Some(later(10)))]
 #[case::sent_again_later(namecom(), DoubtReason::UnreadableReply, Some(later(10)))]
-fn an_unreadable_answer_is_looked_up_immediately_if_nothing_is_sent_again(
+fn an_unreadable_answer_leads_to_a_lookup_at_once_if_nothing_is_sent_again(
     #[case] contract: RetryContract,
     #[case] reason: DoubtReason,
     #[case] next_check: Option<Timestamp>,
