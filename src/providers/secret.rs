@@ -160,7 +160,7 @@ mod tests {
         let account = fixtures::account(&server, login);
         for (current, former) in [(OLD, NEW), (NEW, OLD)] {
             account.secret.replace(current.into());
-            account.refunds.refund(&fixtures::intent("r-1", target.clone()), None).await.outcome;
+            account.refunds.refund(&fixtures::intent("r-1", target.clone()), None).await;
             account.refunds.lookup(&fixtures::refund("r-1", target.clone()), &fixtures::Unpaced).await;
             let requests = server.requests();
             for request in requests.iter().rev().take(2) {
