@@ -7,11 +7,11 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::reader::{Reader, read_bounded};
-use crate::domain::contract::default_settle_time;
 use crate::domain::ids::{AccountName, ProviderKind};
 use crate::domain::money::Currency;
 use crate::http::client::authorities_in;
-use crate::providers::{AccountSettings, FormerPlace, ProviderSettings, Url, defaults};
+use crate::providers::defaults::{self, ProviderDefaults};
+use crate::providers::{AccountSettings, FormerPlace, ProviderSettings, Url, defaults_of};
 
 /// The keys that only one provider's accounts have. Every other key exists for all accounts.
 pub(super) const OWN_KEYS: [(ProviderKind, &[&str]); 3] = [
@@ -126,9 +126,10 @@ impl AccountReader<'_, '_> {
         let reuse_connections = self.reuse_connections(provider);
         let mut max_in_flight = defaults::MAX_IN_FLIGHT;
         self.read.number(&self.key("max_in_flight"), 1..=256, &mut max_in_flight);
-        let mut settle_time = default_settle_time(provider.unwrap_or(ProviderKind::Debitsuccess));
+        // An unknown provider is reported elsewhere; its account is checked all the same.
+        let ProviderDefaults { mut requests_per_second, mut requests_per_hour, mut settle_time, .. } =
+            defaults_of(provider.unwrap_or(ProviderKind::Debitsuccess));
         self.read.seconds(&self.key("settle_time_s"), 0..=MONTH_S, &mut settle_time);
-        let (mut requests_per_second, mut requests_per_hour) = provider.map_or((0, 0), defaults::rate_limits);
         self.read.number(&self.key("requests_per_second"), 0..=10_000, &mut requests_per_second);
         self.read.number(&self.key("requests_per_hour"), 0..=100_000, &mut requests_per_hour);
         let mut pending_limit = defaults::PENDING_LIMIT;
@@ -160,7 +161,7 @@ impl AccountReader<'_, '_> {
     fn endpoint(&mut self, provider: Option<ProviderKind>) -> Option<Url> {
         let key = self.key("endpoint");
         let Some(provider) = provider else { return self.read.optional(&key, parse_endpoint) };
-        match defaults::endpoint(provider) {
+        match defaults_of(provider).endpoint {
             Some(default) => self.read.optional(&key, parse_endpoint).or_else(|| parse_endpoint(default).ok()),
             None => self.read.required(
                 &key,

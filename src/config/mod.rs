@@ -40,7 +40,7 @@ use crate::api::ApiSettings;
 use crate::domain::ids::AccountName;
 use crate::engine::EngineSettings;
 use crate::ledger::sqlite::SqliteSettings;
-use crate::providers::{AccountSettings, ProviderSettings, Url};
+use crate::providers::{AccountSettings, Url};
 use crate::telemetry::{LogFormat, TelemetrySettings};
 use crate::validation::ValidationSettings;
 
@@ -390,11 +390,7 @@ fn parse_log_filter(text: &str) -> Result<String, &'static str> {
 }
 
 fn account_line(account: &AccountSettings) -> String {
-    let provider = match account.provider_settings {
-        ProviderSettings::Sectigo { .. } => "Sectigo",
-        ProviderSettings::Namecom { .. } => "name.com",
-        ProviderSettings::Debitsuccess { .. } => "Debitsuccess",
-    };
+    let provider = account.provider_settings.provider().display_name();
     format!(
         "account {}: {provider} at {}, {}, {} in flight, {}, {} connections for refunds, settled after {}, waits up to {}{}",
         account.name,

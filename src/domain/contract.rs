@@ -7,7 +7,6 @@
 use std::time::Duration;
 
 use crate::domain::clock::Timestamp;
-use crate::domain::ids::ProviderKind;
 
 /// What a provider promises about a repeated request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,15 +42,6 @@ pub enum LookupKind {
     TargetState,
     /// From the refund's own record at the provider.
     Refund,
-}
-
-/// The settle time where none is configured. Sectigo does not document how long its order status
-/// lags.
-pub const fn default_settle_time(provider: ProviderKind) -> Duration {
-    match provider {
-        ProviderKind::Sectigo => Duration::from_secs(24 * 3_600),
-        ProviderKind::Namecom | ProviderKind::Debitsuccess => Duration::from_secs(600),
-    }
 }
 
 impl RetryContract {

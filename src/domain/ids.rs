@@ -84,6 +84,15 @@ impl ProviderKind {
         }
     }
 
+    /// The provider's own name, for people.
+    pub const fn display_name(self) -> &'static str {
+        match self {
+            ProviderKind::Sectigo => "Sectigo",
+            ProviderKind::Namecom => "name.com",
+            ProviderKind::Debitsuccess => "Debitsuccess",
+        }
+    }
+
     /// The inverse of [`ProviderKind::as_str`].
     pub fn parse(text: &str) -> Option<Self> {
         [ProviderKind::Sectigo, ProviderKind::Namecom, ProviderKind::Debitsuccess]

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use crate::domain::clock::{Clock as _, Timestamp};
-use crate::domain::contract::default_settle_time;
 use crate::domain::event::{Decided, Event, ItemResolution, Resolution};
 use crate::domain::money::Money;
 use crate::domain::refund::Refund;
@@ -15,6 +14,7 @@ use crate::engine::commands::ResolveCommand;
 use crate::engine::core::EngineCore;
 use crate::engine::error::EngineError;
 use crate::ledger::LedgerError;
+use crate::providers;
 
 /// See [`crate::engine::Engine::resolve`].
 pub(super) async fn resolve(core: Arc<EngineCore>, command: ResolveCommand) -> Result<Refund, EngineError> {
@@ -81,9 +81,10 @@ fn reserve_until(core: &EngineCore, refund: &Refund, resolution: &Resolution) ->
         Resolution::Refunded { items, .. } => items.iter().any(|item| !item.refunded),
         Resolution::SendAgain => false,
     };
-    let settle_time = core
-        .account_of(refund)
-        .map_or_else(|_| default_settle_time(refund.provider()), |account| account.configured.contract.settle_time);
+    let settle_time = core.account_of(refund).map_or_else(
+        |_| providers::defaults_of(refund.provider()).settle_time,
+        |account| account.configured.contract.settle_time,
+    );
     let until = refund.settling_since()?.saturating_add(settle_time);
     Some(until).filter(|until| leaves_some && *until > core.clock.now())
 }

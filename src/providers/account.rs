@@ -12,11 +12,12 @@ use crate::domain::ids::ProviderKind;
 use crate::domain::money::Currency;
 use crate::domain::place::Place;
 use crate::http::client::{HttpClient, HttpSettings, Transport};
-use crate::providers::debitsuccess::{Debitsuccess, DebitsuccessService};
+use crate::providers::debitsuccess::{self, Debitsuccess, DebitsuccessService};
+use crate::providers::defaults::ProviderDefaults;
 use crate::providers::instrumented::Instrumented;
-use crate::providers::namecom::Namecom;
+use crate::providers::namecom::{self, Namecom};
 use crate::providers::secret::Secret;
-use crate::providers::sectigo::Sectigo;
+use crate::providers::sectigo::{self, Sectigo};
 use crate::providers::{
     Account, AccountSettings, ConnectError, FormerPlace, ProviderSettings, RefundProvider, Url, ValidationProvider,
 };
@@ -146,7 +147,8 @@ impl AccountSettings {
 }
 
 impl ProviderSettings {
-    fn provider(&self) -> ProviderKind {
+    /// The provider that the settings are for.
+    pub fn provider(&self) -> ProviderKind {
         match self {
             ProviderSettings::Sectigo { .. } => ProviderKind::Sectigo,
             ProviderSettings::Namecom { .. } => ProviderKind::Namecom,
@@ -186,6 +188,15 @@ impl ProviderSettings {
 pub fn place_of(provider: ProviderKind, endpoint: &Url, login_name: &str, currency: Currency) -> Place {
     let endpoint = endpoint.origin().ascii_serialization();
     Place { endpoint, login: login_digest(provider, login_name), currency }
+}
+
+/// The defaults of a provider's accounts.
+pub const fn defaults_of(provider: ProviderKind) -> ProviderDefaults {
+    match provider {
+        ProviderKind::Sectigo => sectigo::DEFAULTS,
+        ProviderKind::Namecom => namecom::DEFAULTS,
+        ProviderKind::Debitsuccess => debitsuccess::DEFAULTS,
+    }
 }
 
 /// A digest of provider and login name, so that the ledger contains no login names. The NUL

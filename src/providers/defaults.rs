@@ -4,8 +4,6 @@
 
 use std::time::Duration;
 
-use crate::domain::ids::ProviderKind;
-
 /// `connect_timeout`, unless half of `total_timeout` is shorter.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// `total_timeout`
@@ -29,20 +27,16 @@ pub const DEBITSUCCESS_DATA_NAMESPACE: &str = "http://schemas.datacontract.org/2
 /// Debitsuccess's `action_prefix`.
 pub const DEBITSUCCESS_ACTION_PREFIX: &str = "http://tempuri.org/IDSServices/";
 
-/// `endpoint`: the production host. Debitsuccess has no public one.
-pub const fn endpoint(provider: ProviderKind) -> Option<&'static str> {
-    match provider {
-        ProviderKind::Sectigo => Some("https://secure.trust-provider.com"),
-        ProviderKind::Namecom => Some("https://api.name.com"),
-        ProviderKind::Debitsuccess => None,
-    }
-}
-
-/// `requests_per_second` and `requests_per_hour`: what name.com documents. The other two document
-/// no rate.
-pub const fn rate_limits(provider: ProviderKind) -> (u32, u32) {
-    match provider {
-        ProviderKind::Namecom => (20, 3_000),
-        ProviderKind::Sectigo | ProviderKind::Debitsuccess => (0, 0),
-    }
+/// What an account has where its configuration does not say otherwise. Each adapter declares its
+/// own as `DEFAULTS`; [`super::defaults_of`] finds them.
+#[derive(Debug, Clone, Copy)]
+pub struct ProviderDefaults {
+    /// `endpoint`: the production host, if there is a public one.
+    pub endpoint: Option<&'static str>,
+    /// `requests_per_second`: as the provider documents. 0: no limit.
+    pub requests_per_second: u32,
+    /// `requests_per_hour`: as the provider documents. 0: no limit.
+    pub requests_per_hour: u32,
+    /// `settle_time`: how long a read of the provider may lag behind a refund.
+    pub settle_time: Duration,
 }

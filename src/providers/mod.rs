@@ -27,7 +27,7 @@ use crate::http::client::HttpClientError;
 use crate::providers::secret::Secret;
 use crate::telemetry::metrics::AccountMeter;
 
-pub use account::place_of;
+pub use account::{defaults_of, place_of};
 
 mod account;
 pub mod debitsuccess;

@@ -77,7 +77,7 @@ const PLACES: [(&[&str], &[&str], bool); 19] = [
 
 /// What `config` names of a layer besides the layer's own `Settings`: types, defaults and checks of
 /// settings.
-const SETTING_TYPES: [&str; 5] = ["FormerPlace", "LogFormat", "Url", "authorities_in", "defaults"];
+const SETTING_TYPES: [&str; 6] = ["FormerPlace", "LogFormat", "Url", "authorities_in", "defaults", "defaults_of"];
 
 /// The crates that `domain` may name: no I/O in them, no framework, nothing that runs by itself.
 const DOMAIN_CRATES: [&str; 3] = ["secrecy", "sha2", "thiserror"];

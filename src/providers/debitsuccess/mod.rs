@@ -9,6 +9,8 @@
 //! Credentials are body fields. Namespaces, action and path are settings, because the provider does
 //! not publish them.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -21,6 +23,7 @@ use crate::domain::probe::ProbeReport;
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::target::{FieldViolation, Target};
 use crate::http::client::{HttpClient, HttpRequest, MAX_REFUND_REPLY_BYTES};
+use crate::providers::defaults::ProviderDefaults;
 use crate::providers::http_outcome::not_sent;
 use crate::providers::redact::Redactor;
 use crate::providers::secret::Secret;
@@ -31,6 +34,15 @@ mod document;
 mod probe;
 pub mod wire;
 mod xml;
+
+/// What an account has where its configuration does not say otherwise.
+pub(super) const DEFAULTS: ProviderDefaults = ProviderDefaults {
+    // There is no public production host.
+    endpoint: None,
+    requests_per_second: 0,
+    requests_per_hour: 0,
+    settle_time: Duration::from_secs(600),
+};
 
 const SOAP_ACTION: HeaderName = HeaderName::from_static("soapaction");
 

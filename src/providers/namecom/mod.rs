@@ -27,6 +27,7 @@ use crate::domain::probe::ProbeReport;
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::target::{NamecomTarget, Target};
 use crate::http::client::{HttpClient, HttpOutcome, HttpRequest, MAX_REFUND_REPLY_BYTES, MAX_STATUS_REPLY_BYTES};
+use crate::providers::defaults::ProviderDefaults;
 use crate::providers::http_outcome::not_sent;
 use crate::providers::namecom::domains::DomainState;
 use crate::providers::namecom::order::{OrderReading, UnrefundedOrder};
@@ -41,6 +42,14 @@ mod order;
 mod probe;
 mod rows;
 pub mod wire;
+
+/// What an account has where its configuration does not say otherwise.
+pub(super) const DEFAULTS: ProviderDefaults = ProviderDefaults {
+    endpoint: Some("https://api.name.com"),
+    requests_per_second: 20,
+    requests_per_hour: 3_000,
+    settle_time: Duration::from_secs(600),
+};
 
 const REFUND_PATH: &str = "/core/v1/refund";
 const ORDERS_PATH: &str = "/core/v1/orders";

@@ -7,6 +7,8 @@
 //!
 //! Credentials are form fields of every request and never part of a URL.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -18,6 +20,7 @@ use crate::domain::probe::ProbeReport;
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::target::{SectigoTarget, Target};
 use crate::http::client::{HttpClient, HttpOutcome, HttpRequest, MAX_STATUS_REPLY_BYTES};
+use crate::providers::defaults::ProviderDefaults;
 use crate::providers::http_outcome::not_sent;
 use crate::providers::redact::Redactor;
 use crate::providers::secret::Secret;
@@ -29,6 +32,15 @@ mod probe;
 mod status;
 mod status_wire;
 pub mod wire;
+
+/// What an account has where its configuration does not say otherwise.
+pub(super) const DEFAULTS: ProviderDefaults = ProviderDefaults {
+    endpoint: Some("https://secure.trust-provider.com"),
+    requests_per_second: 0,
+    requests_per_hour: 0,
+    // Sectigo does not document how long its order status lags.
+    settle_time: Duration::from_secs(24 * 3_600),
+};
 
 /// Fixed, because a sibling of this endpoint destroys orders: the document that names this call
 /// once printed that endpoint's address.
