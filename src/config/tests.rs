@@ -9,6 +9,7 @@ use rstest::rstest;
 use secrecy::ExposeSecret as _;
 
 use super::*;
+use crate::providers::ProviderSettings;
 
 const REFERENCE: &str = include_str!("../../docker/recoup.toml");
 const SECRET: &str = "hunter2-canary";
