@@ -78,8 +78,8 @@ impl SimLedger {
         let done = work.await;
         self.sim.syncs.store(true, Ordering::Relaxed);
         let last = *self.inner.committed().borrow();
-        let told = done.as_ref().map_or_else(LedgerError::to_string, |_| "ok".to_owned());
-        self.sim.trace(format_args!("write {nth} {what}: {told}, events {first} to {last}"));
+        let result = done.as_ref().map_or_else(LedgerError::to_string, |_| "ok".to_owned());
+        self.sim.trace(format_args!("write {nth} {what}: {result}, events {first} to {last}"));
         self.crashes_at(fault, nth, &mut rng).await;
         if fault == Some(WriteFault::FailsAndIsKept) {
             self.health.send_replace(Health::Failed("disk I/O error".to_owned()));

@@ -1,4 +1,4 @@
-//! The books: what really happened at the emulated providers, whatever any client was told.
+//! The books: what really happened at the emulated providers, whatever any client was answered.
 //!
 //! An entry is written together with the effect, under the same lock. A fault that swallows the
 //! answer cannot change it.

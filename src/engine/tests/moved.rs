@@ -191,8 +191,8 @@ async fn expiry_stands_still_while_the_account_is_another(#[case] hours: u32, #[
     bench.clock.advance(10 * HOUR);
     engine_with_another_login(&bench, Vec::new()).await.drain(LIMIT).await;
     bench.clock.advance(20 * HOUR);
-    let shut = |account: &mut Account| account.max_in_flight = 1;
-    let engine = bench.engine_with(ProviderKind::Sectigo, Currency::USD, shut).await;
+    let with_one_slot = |account: &mut Account| account.max_in_flight = 1;
+    let engine = bench.engine_with(ProviderKind::Sectigo, Currency::USD, with_one_slot).await;
     // Nothing is sent meanwhile: the only slot is taken.
     let slot = only_account(&engine).attempt_slots.clone().acquire_owned().await.unwrap();
     engine.drain(LIMIT).await;
@@ -200,7 +200,7 @@ async fn expiry_stands_still_while_the_account_is_another(#[case] hours: u32, #[
     bench.clock.advance((hours - 30) * HOUR);
     let standstills = bench.ledger.inner.standstills(&refund.destination()).await.unwrap();
     assert_eq!(standstills, [(NOW.saturating_add(10 * HOUR), NOW.saturating_add(30 * HOUR))]);
-    let engine = bench.engine_with(ProviderKind::Sectigo, Currency::USD, shut).await;
+    let engine = bench.engine_with(ProviderKind::Sectigo, Currency::USD, with_one_slot).await;
     let after = engine.wait(refund.id(), refund.revision, Instant::now() + LIMIT).await.unwrap();
     // What is not given up is sent.
     let sent = if expected == State::Pending { State::Succeeded } else { State::Failed };

@@ -1,8 +1,8 @@
 //! What a source file names: every path in it, in `use` trees and in code, resolved to the crate's
 //! root or to another crate.
 //!
-//! Scopes are not told apart: an alias counts in its whole file. That can only see too much, never
-//! too little.
+//! Scopes are not distinguished: an alias counts in its whole file. That can only see too much,
+//! never too little.
 
 use std::collections::BTreeMap;
 

@@ -176,7 +176,7 @@ fn a_refusal_has_its_code_and_text(#[case] members: &str, #[case] code: &str, #[
 #[case::no_user("")]
 #[case::no_password("<User><Username>demo</Username></User>")]
 #[case::wrong("<User><Password>Demo-password</Password><Username>demo</Username></User>")]
-#[case::an_unknown_username("<User><Password>demo-password</Password><Username>stranger</Username></User>")]
+#[case::an_unknown_username("<User><Password>demo-password</Password><Username>unknown</Username></User>")]
 fn wrong_credentials_are_noted_alone(#[case] user: &str) {
     for operation in ["InitiateRefund", "GetRefundStatus"] {
         let handled = handle(

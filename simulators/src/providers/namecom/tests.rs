@@ -203,7 +203,7 @@ fn a_refusal_follows_from_the_request(#[case] body: &str, #[case] status: u16, #
 #[case::bearer(Some("Bearer demo-token".to_owned()))]
 #[case::no_colon(Some(format!("Basic {}", BASE64_STANDARD.encode("demo-test"))))]
 #[case::wrong_token(Some(basic("demo-test", "demo-tokem")))]
-#[case::unknown(Some(basic("stranger", "demo-token")))]
+#[case::unknown(Some(basic("unknown", "demo-token")))]
 fn requests_without_credentials_are_refused(#[case] authorization: Option<String>) {
     let mut headers = vec![JSON];
     headers.extend(authorization.as_deref().map(|value| ("authorization", value)));
