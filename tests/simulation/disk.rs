@@ -155,14 +155,15 @@ impl Ledger for SimLedger {
             if let (Ok(after), Some(before)) = (&recorded, before) {
                 crate::places::judge_events(&self.sim, &before, after, &facts);
             }
+            // Before the reply: another task may already act on what is on the disk.
+            if let (Ok(refund), true) = (&recorded, shows_absence) {
+                crate::oracle::judge_absence(&self.sim, &lock(&self.sim.world).wire, refund);
+            }
             recorded
         };
         let recorded = self.write(what, work).await;
         if let Ok(refund) = &recorded {
             lock(&self.sim.history).record(refund);
-            if shows_absence {
-                crate::oracle::judge_absence(&self.sim, &lock(&self.sim.world).wire, refund);
-            }
         }
         recorded
     }
