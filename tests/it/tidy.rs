@@ -88,9 +88,6 @@ const NAMED_BY_WHAT_IS_MADE: [&str; 1] = ["tonic_prost"];
 /// Where `RefundProvider::refund` is called. Inside `providers` a decorator passes it on.
 const REFUND_PLACES: [&str; 2] = ["src/engine/attempt.rs", "src/providers/instrumented.rs"];
 
-/// Folders whose files import each other without a cycle.
-const ACYCLIC: [&str; 1] = ["src/engine"];
-
 /// Names that say nothing, so that everything would fit into them.
 const EMPTY_NAMES: [&str; 7] = ["common", "helper", "helpers", "misc", "shared", "util", "utils"];
 
@@ -106,19 +103,6 @@ fn the_layers_name_each_other_downwards_only() {
     let faults: Vec<String> =
         sources(&["src", "simulators/src"]).iter().flat_map(|(place, source)| faults_of(place, source)).collect();
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
-}
-
-/// The files of each of these folders import each other without a cycle, so that they can be read
-/// from the bottom up. The tests of a file count for nothing.
-#[test]
-fn the_files_of_a_layer_import_each_other_without_a_cycle() {
-    for folder in ACYCLIC {
-        let imports: BTreeMap<String, BTreeSet<String>> =
-            sources(&[folder]).iter().filter(|(place, _)| !is_test(place)).map(imports_of).collect();
-        let files: BTreeSet<String> = imports.keys().cloned().collect();
-        assert!(files.len() > 10, "{folder}: the sources were not found");
-        assert_eq!(cycle_in(imports), None, "{folder}");
-    }
 }
 
 #[test]
@@ -228,40 +212,6 @@ fn faults_of(place: &str, source: &str) -> BTreeSet<String> {
         fault("await", "and what decides does not act");
     }
     faults
-}
-
-/// A file's module path, and the module paths that it names outside its tests.
-fn imports_of((place, source): &(String, String)) -> (String, BTreeSet<String>) {
-    let module = module_of(place);
-    let names = Names::of(source, &module).unwrap();
-    let inside = names.paths.iter().filter(|(path, in_test)| !in_test && path.first().is_some_and(|it| it == "crate"));
-    (module.join("::"), inside.map(|(path, _)| path[1..].join("::")).collect())
-}
-
-/// Files, by their module paths, that import each other in a circle; none if there is no such
-/// circle. A path counts for the innermost file that it lies in, and a `mod.rs` may name the files
-/// below it by `mod`, which is no path.
-fn cycle_in(imports: BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
-    let file_of = |path: &str| {
-        let prefixes = path.match_indices("::").map(|(at, _)| &path[..at]).chain([path]);
-        prefixes.filter(|prefix| imports.contains_key(*prefix)).last().map(str::to_owned)
-    };
-    let mut open: BTreeMap<String, BTreeSet<String>> = imports
-        .iter()
-        .map(|(file, paths)| (file.clone(), paths.iter().filter_map(|path| file_of(path)).collect()))
-        .collect();
-    // Takes away files that import nothing that is left, until none can be taken.
-    loop {
-        let left: BTreeSet<String> = open.keys().cloned().collect();
-        let before = open.len();
-        open.retain(|file, named| named.iter().any(|other| other != file && left.contains(other)));
-        if open.is_empty() {
-            return None;
-        }
-        if open.len() == before {
-            return Some(open.into_keys().collect());
-        }
-    }
 }
 
 fn story_fault(place: &str, source: &str) -> Option<String> {
@@ -451,16 +401,6 @@ fn what_is_out_of_place_is_seen(#[case] place: &str, #[case] source: &str, #[cas
 #[case::the_simulators("simulators/src/record/books.rs", "use crate::clock::Clock; use tonic::Status;")]
 fn what_is_in_place_passes(#[case] place: &str, #[case] source: &str) {
     assert_eq!(faults_of(place, source), BTreeSet::new());
-}
-
-#[rstest]
-#[case::two_ways("use crate::engine::b;", "fn f() { super::a::go() }", true)]
-#[case::one_way("use crate::engine::b::{self, Go};", "use crate::domain::x;", false)]
-#[case::in_a_test("use crate::engine::b;", "#[cfg(test)] mod tests { use crate::engine::a::go; }", false)]
-fn a_cycle_of_imports_is_seen(#[case] a: &str, #[case] b: &str, #[case] is_cycle: bool) {
-    let files = [("src/engine/a.rs", a), ("src/engine/b.rs", b), ("src/engine/mod.rs", "use self::a::X;")];
-    let files = files.map(|(place, source)| (place.to_owned(), source.to_owned()));
-    assert_eq!(cycle_in(files.iter().map(imports_of).collect()).is_some(), is_cycle);
 }
 
 #[rstest]

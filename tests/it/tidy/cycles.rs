@@ -6,6 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use rstest::rstest;
+
 use super::names::Names;
 use super::{is_test, module_of, sources};
 
@@ -86,4 +88,14 @@ fn a_cycle_is_seen_and_a_chain_is_none() {
     assert_eq!(cycles_of(&parent), [["src/engine/a.rs", "src/engine/mod.rs"]]);
     let folder = [file("src/ledger/mod.rs", "use self::a::X;"), file("src/ledger/a.rs", "use super::Y;")];
     assert_eq!(cycles_of(&folder), Vec::<Vec<String>>::new());
+}
+
+#[rstest]
+#[case::two_ways("use crate::engine::b;", "fn f() { super::a::go() }", true)]
+#[case::one_way("use crate::engine::b::{self, Go};", "use crate::domain::x;", false)]
+#[case::in_a_test("use crate::engine::b;", "#[cfg(test)] mod tests { use crate::engine::a::go; }", false)]
+fn a_cycle_of_imports_is_seen(#[case] a: &str, #[case] b: &str, #[case] is_cycle: bool) {
+    let files = [("src/engine/a.rs", a), ("src/engine/b.rs", b), ("src/engine/mod.rs", "use self::a::X;")];
+    let files = files.map(|(place, source)| (place.to_owned(), source.to_owned()));
+    assert_eq!(!cycles_of(&files).is_empty(), is_cycle);
 }
