@@ -500,7 +500,7 @@ fn only_known_arguments_of_a_body_that_is_no_form_are_returned(
 #[rstest]
 #[case(Order { price_minor: -1, ..Order::new("7") }, PutError::Price)]
 #[case(Order { currency: "usd".to_owned(), ..Order::new("7") }, PutError::Currency)]
-#[case(Order { account: Some("unknown".to_owned()), ..Order::new("7") }, PutError::NoSuchAccount { account: "stranger".to_owned() })]
+#[case(Order { account: Some("unknown".to_owned()), ..Order::new("7") }, PutError::NoSuchAccount { account: "unknown".to_owned() })]
 #[case(Order::new(""), PutError::OrderNumber)]
 fn an_invalid_order_is_not_put(#[case] order: Order, #[case] why: PutError) {
     assert_eq!(State::demo(NOW).put_order(order, NOW), Err(why));
