@@ -43,6 +43,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 pub(crate) async fn started(stage: &mut Stage, cached: &Path) -> (Large, Vec<Row>) {
     let path = stage.folder.join("large.db");
     ledgers::copy(cached, &path);
+    let account = stage.providers.account(Way::Fresh);
     let (mut ready, mut recover) = (Vec::new(), Vec::new());
     let mut running: Option<Large> = None;
     for _ in 0..stage.extent.starts {
@@ -51,7 +52,7 @@ pub(crate) async fn started(stage: &mut Stage, cached: &Path) -> (Large, Vec<Row
         }
         let orders = stage.targets.numbers(UNFINISHED);
         stage.providers.put(Way::Fresh, orders.clone()).await;
-        ledgers::add_unfinished(&path, &format!("http://{}", stage.providers.namecom()), orders).await;
+        ledgers::add_unfinished(&path, &account, orders).await;
         let began = Instant::now();
         let (gateway, took) = Gateway::start(&stage.folder, "large", &stage.providers).await;
         let gate = Gate::open(gateway.address).await;

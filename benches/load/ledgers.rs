@@ -18,7 +18,7 @@ use recoup::ledger::sqlite::{SqliteLedger, SqliteSettings};
 use recoup::ledger::{
     CreateOutcome, FirstAttempt, Ledger as _, LedgerAdmin as _, NewRefund, RecordEvents, RelatedLogins, Ticket,
 };
-use recoup::providers::place_of;
+use recoup::providers::{Account, place_of};
 use tokio::time::Instant;
 
 use crate::callers::Way;
@@ -42,10 +42,9 @@ pub(crate) async fn large(folder: &Path, refunds: usize) -> PathBuf {
     let first = SystemClock.now().saturating_sub(INTERVAL * u32::try_from(refunds + 1).unwrap());
     for start in (0..refunds).step_by(BATCH) {
         let intents = (start..refunds.min(start + BATCH)).map(done);
-        let created = create(&ledger, "https://done.example", intents, true, |place| {
-            first.saturating_add(INTERVAL * (start + place) as u32)
-        })
-        .await;
+        let sent = |_: &RefundId| Some(FirstAttempt { credential: None });
+        let time = |nth| first.saturating_add(INTERVAL * (start + nth) as u32);
+        let created = create(&ledger, intents, past_place, sent, time).await;
         join_all(created.into_iter().map(|refund| finish(&ledger, refund))).await;
     }
     let events = ledger.verify().await.unwrap();
@@ -65,17 +64,19 @@ pub(crate) fn copy(from: &Path, to: &Path) {
     std::fs::File::open(to).unwrap().sync_all().unwrap();
 }
 
-/// Adds refunds of these orders as a killed gateway leaves them: half of them in flight, half
-/// PENDING.
-pub(crate) async fn add_unfinished(path: &Path, endpoint: &str, orders: std::ops::Range<i32>) {
+/// Adds refunds of these name.com orders by `account` as a killed gateway leaves them: half of them
+/// in flight, half PENDING.
+pub(crate) async fn add_unfinished(path: &Path, account: &Account, orders: std::ops::Range<i32>) {
     let ledger = open(path);
     let middle = orders.start + (orders.end - orders.start) / 2;
     let now = SystemClock.now();
     let intents = |orders: std::ops::Range<i32>| {
         orders.map(|number| intent(format!("open-{number}"), Way::Fresh, namecom(number)))
     };
-    create(&ledger, endpoint, intents(orders.start..middle), true, |_| now).await;
-    create(&ledger, endpoint, intents(middle..orders.end), false, |_| now).await;
+    let place = |_| account.place.clone();
+    let sent = |id: &RefundId| Some(FirstAttempt { credential: account.refunds.credential(id) });
+    create(&ledger, intents(orders.start..middle), place, sent, |_| now).await;
+    create(&ledger, intents(middle..orders.end), place, |_| None, |_| now).await;
     ledger.close().await;
 }
 
@@ -109,16 +110,16 @@ fn open(path: &Path) -> Arc<SqliteLedger> {
 
 async fn create(
     ledger: &SqliteLedger,
-    endpoint: &str,
     intents: impl Iterator<Item = Intent>,
-    dispatch: bool,
+    place: impl Fn(ProviderKind) -> Place,
+    attempt: impl Fn(&RefundId) -> Option<FirstAttempt>,
     time: impl Fn(usize) -> Timestamp,
 ) -> Vec<Refund> {
     let creates = intents.enumerate().map(|(nth, intent)| NewRefund {
-        place: place_at(endpoint, intent.target.provider()),
+        place: place(intent.target.provider()),
         related: RelatedLogins::default(),
+        dispatch: attempt(&intent.id),
         intent,
-        dispatch: dispatch.then_some(FirstAttempt { credential: None }),
         allow_similar: true,
         actor: "caller".to_owned(),
         now: time(nth),
@@ -132,10 +133,9 @@ async fn create(
         .collect()
 }
 
-/// The place of the benchmark's account at `endpoint`.
-fn place_at(endpoint: &str, provider: ProviderKind) -> Place {
-    let login = if provider == ProviderKind::Namecom { "demo-test" } else { "demo" };
-    place_of(provider, &endpoint.parse().unwrap(), login, Currency::USD)
+/// Where the refunds of the history were sent. No account of the benchmark is there.
+fn past_place(provider: ProviderKind) -> Place {
+    place_of(provider, &"https://done.example".parse().unwrap(), "demo", Currency::USD)
 }
 
 async fn finish(ledger: &SqliteLedger, refund: Refund) {

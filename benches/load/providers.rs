@@ -2,15 +2,19 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use futures_util::{StreamExt as _, stream};
+use recoup::domain::clock::SystemClock;
+use recoup::providers::Account;
+use recoup::telemetry::metrics::Metrics;
 use reqwest::Client;
 use serde_json::{Value, json};
 use simulators::request::Provider;
 use simulators::{Config, Settings, Simulators};
 
 use crate::callers::Way;
-use crate::demo_accounts::{AccountSection, account_name};
+use crate::demo_accounts::{AccountSection, SECRETS, account_name};
 use crate::processes::{Role, Server};
 
 /// Concurrent requests that put targets.
@@ -56,6 +60,17 @@ impl Providers {
 
     pub(crate) fn namecom(&self) -> SocketAddr {
         self.server.address("namecom")
+    }
+
+    /// The gateway's account for this way, built from the same configuration.
+    pub(crate) fn account(&self, way: Way) -> Account {
+        let file = self.folder.join("accounts.toml");
+        let unused = SocketAddr::from(([127, 0, 0, 1], 0));
+        std::fs::write(&file, self.configuration(unused, &self.folder.join("unused.db"))).unwrap();
+        let environment = SECRETS.map(|(name, value)| (name.into(), value.into()));
+        let settings = recoup::config::Settings::load(Some(&file), environment).unwrap();
+        let of_way = settings.accounts.into_iter().find(|account| account.name.as_str() == way.account()).unwrap();
+        Account::connect(of_way, Arc::new(SystemClock), &Metrics::off()).unwrap()
     }
 
     /// A gateway's configuration: the defaults, but without rate limits and with many slots, which
