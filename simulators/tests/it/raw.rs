@@ -14,9 +14,11 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::support::{Account, TIMEOUT};
 
-/// After this time without a byte a connection counts as silent. Passing tests wait this long only
-/// for bytes that must not come.
-const SILENCE: Duration = Duration::from_millis(60);
+/// After this time without a byte a connection on which nothing may come counts as silent. Where a
+/// test expects something, it waits [`TIMEOUT`].
+const SILENCE: Duration = Duration::from_millis(500);
+/// The same after a whole answer, where most tests wait.
+const SILENCE_AFTER_ANSWER: Duration = Duration::from_millis(60);
 
 /// A connection.
 pub(crate) struct Raw(Box<dyn Stream>);
@@ -72,14 +74,16 @@ impl RawAnswer {
 impl Raw {
     /// Connects to a provider of the demo world; an error is how the handshake failed.
     pub(crate) async fn connect(simulators: &Simulators, provider: Provider) -> Result<Raw, End> {
-        Raw::connect_in(simulators, &simulators.demo(), provider).await
+        Raw::connect_in(simulators, &simulators.demo(), provider, End::Whole).await
     }
 
-    /// Connects to a provider at the ports of a world.
+    /// Connects to a provider at the ports of a world. With [`End::Silent`] expected, it waits no
+    /// longer than [`SILENCE`] for the handshake.
     pub(crate) async fn connect_in(
         simulators: &Simulators,
         world: &WorldHandle,
         provider: Provider,
+        expected: End,
     ) -> Result<Raw, End> {
         let ports = world.ports();
         let address = match provider {
@@ -103,7 +107,7 @@ impl Raw {
             .with_root_certificates(roots)
             .with_no_client_auth();
         let connector = TlsConnector::from(Arc::new(config));
-        match timeout(SILENCE * 10, connector.connect(ServerName::try_from("localhost").unwrap(), stream)).await {
+        match timeout(limit(expected), connector.connect(ServerName::try_from("localhost").unwrap(), stream)).await {
             Ok(Ok(stream)) => Ok(Raw(Box::new(stream))),
             Ok(Err(error)) if error.kind() == ErrorKind::ConnectionReset => Err(End::Reset),
             Ok(Err(error)) if error.kind() == ErrorKind::UnexpectedEof => Err(End::ClosedWithoutNotify),
@@ -122,19 +126,25 @@ impl Raw {
 
     /// Reads one answer, as far as it arrives.
     pub(crate) async fn read_answer(&mut self) -> RawAnswer {
+        self.read_until(End::Whole).await
+    }
+
+    /// Reads one answer, as far as it arrives, where the test expects this end.
+    pub(crate) async fn read_until(&mut self, expected: End) -> RawAnswer {
         let mut bytes = Vec::new();
         let mut pieces = 0;
         let mut buffer = [0; 4096];
         let end = loop {
             if let Some(end) = complete_length(&bytes) {
                 // A complete answer is followed by nothing, or by the end of the connection.
-                break timeout(SILENCE, self.0.read(&mut buffer)).await.map_or(End::Whole, |read| match read {
+                let limit = if expected == End::Whole { SILENCE_AFTER_ANSWER } else { limit(expected) };
+                break timeout(limit, self.0.read(&mut buffer)).await.map_or(End::Whole, |read| match read {
                     Ok(0) => End::Closed,
                     Ok(read) => panic!("{read} bytes after an answer of {end} bytes"),
                     Err(error) => end_of(&error),
                 });
             }
-            match timeout(SILENCE * 5, self.0.read(&mut buffer)).await {
+            match timeout(limit(expected), self.0.read(&mut buffer)).await {
                 Ok(Ok(0)) => break End::Closed,
                 Ok(Ok(read)) => {
                     pieces += 1;
@@ -150,9 +160,19 @@ impl Raw {
     }
 
     pub(crate) async fn call(&mut self, request: &str) -> RawAnswer {
-        self.send(request).await;
-        timeout(TIMEOUT, self.read_answer()).await.expect("the answer did not end")
+        self.call_until(request, End::Whole).await
     }
+
+    /// A call where the test expects this end.
+    pub(crate) async fn call_until(&mut self, request: &str, expected: End) -> RawAnswer {
+        self.send(request).await;
+        self.read_until(expected).await
+    }
+}
+
+/// How long to wait for the next byte, or the end, of a connection.
+fn limit(expected: End) -> Duration {
+    if expected == End::Silent { SILENCE } else { TIMEOUT }
 }
 
 fn end_of(error: &std::io::Error) -> End {

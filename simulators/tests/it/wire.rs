@@ -156,7 +156,7 @@ async fn walk(bench: &TestBench, world: &WorldHandle, provider: Provider, reused
 
     let mut connected = None;
     if reused {
-        let mut raw = Raw::connect_in(simulators, world, provider).await.unwrap();
+        let mut raw = Raw::connect_in(simulators, world, provider, End::Whole).await.unwrap();
         assert_eq!(raw.call(&raw::lookup_by(&account, provider, 8)).await.end, End::Whole);
         connected = Some(raw);
     }
@@ -164,13 +164,16 @@ async fn walk(bench: &TestBench, world: &WorldHandle, provider: Provider, reused
     let started = Instant::now();
     let connected = match connected {
         Some(raw) => Ok(raw),
-        None => Raw::connect_in(simulators, world, provider).await,
+        None => {
+            let of_handshake = if point == "connect" { expected.end } else { End::Whole };
+            Raw::connect_in(simulators, world, provider, of_handshake).await
+        }
     };
     let lookup = raw::lookup_by(&account, provider, 7);
     let (end, answer) = match connected {
         Err(end) => (end, None),
         Ok(mut raw) => {
-            let answer = raw.call(&raw::refund_by(&account, provider, 7)).await;
+            let answer = raw.call_until(&raw::refund_by(&account, provider, 7), expected.end).await;
             (answer.end, Some((raw, answer)))
         }
     };
@@ -186,7 +189,7 @@ async fn walk(bench: &TestBench, world: &WorldHandle, provider: Provider, reused
     if effect == "refuse" {
         assert!(journal.is_empty(), "{place}");
         world.with_world(|world| world.faults.disarm(id)).unwrap();
-        let mut raw = Raw::connect_in(simulators, world, provider).await.unwrap();
+        let mut raw = Raw::connect_in(simulators, world, provider, End::Whole).await.unwrap();
         assert!(raw::says_done(provider, &raw.call(&raw::refund_by(&account, provider, 7)).await.text()), "{place}");
         return;
     }
@@ -258,7 +261,7 @@ async fn an_answer_can_be_cut_at_any_byte_and_after_its_end() {
                 let mut raw = Raw::connect(&bench.simulators, provider).await.unwrap();
                 // Sectigo's answer to a refund is one byte long.
                 let request = if provider == Provider::Sectigo { raw::lookup } else { raw::refund };
-                let answer = raw.call(&request(provider, 7)).await;
+                let answer = raw.call_until(&request(provider, 7), cut).await;
                 let whole = answer.declared_length().unwrap();
                 assert_eq!((answer.body.len(), answer.end), (after_bytes.min(whole), cut));
                 let ending = bench.simulators.journal().pop().unwrap().ending;
@@ -367,28 +370,28 @@ async fn a_port_is_closed_while_its_rule_is_armed_and_keeps_its_number() {
     for world in [simulators.demo(), own] {
         let account = Account::of(&world.credentials());
         let ports = world.ports();
-        let mut open = Raw::connect_in(simulators, &world, Provider::Namecom).await.unwrap();
+        let mut open = Raw::connect_in(simulators, &world, Provider::Namecom, End::Whole).await.unwrap();
         // A connection that is not accepted yet ends with the port.
         assert_eq!(open.call(&raw::lookup_by(&account, Provider::Namecom, 8)).await.end, End::Whole);
         let [first, second] = [(); 2].map(|()| refuse(&world, Provider::Namecom));
-        assert_eq!(Raw::connect_in(simulators, &world, Provider::Namecom).await.err(), Some(End::Refused));
+        assert_eq!(Raw::connect_in(simulators, &world, Provider::Namecom, End::Whole).await.err(), Some(End::Refused));
         // Only new connections of this provider are refused.
-        Raw::connect_in(simulators, &world, Provider::Debitsuccess).await.unwrap();
+        Raw::connect_in(simulators, &world, Provider::Debitsuccess, End::Whole).await.unwrap();
         assert_eq!(open.call(&raw::lookup_by(&account, Provider::Namecom, 8)).await.end, End::Whole);
         world.with_world(|world| world.faults.disarm(first)).unwrap();
-        assert_eq!(Raw::connect_in(simulators, &world, Provider::Namecom).await.err(), Some(End::Refused));
+        assert_eq!(Raw::connect_in(simulators, &world, Provider::Namecom, End::Whole).await.err(), Some(End::Refused));
         world.with_world(|world| world.faults.disarm(second)).unwrap();
-        Raw::connect_in(simulators, &world, Provider::Namecom).await.unwrap();
+        Raw::connect_in(simulators, &world, Provider::Namecom, End::Whole).await.unwrap();
 
         // Each provider has two ports.
         refuse(&world, Provider::Sectigo);
-        assert_eq!(Raw::connect_in(simulators, &world, Provider::Sectigo).await.err(), Some(End::Refused));
+        assert_eq!(Raw::connect_in(simulators, &world, Provider::Sectigo, End::Whole).await.err(), Some(End::Refused));
         assert!(tokio::net::TcpStream::connect(ports.sectigo_plaintext).await.is_err());
         let snapshot = world.snapshot();
         world.with_world(World::reset);
-        Raw::connect_in(simulators, &world, Provider::Sectigo).await.unwrap();
+        Raw::connect_in(simulators, &world, Provider::Sectigo, End::Whole).await.unwrap();
         world.restore(snapshot).unwrap();
-        assert_eq!(Raw::connect_in(simulators, &world, Provider::Sectigo).await.err(), Some(End::Refused));
+        assert_eq!(Raw::connect_in(simulators, &world, Provider::Sectigo, End::Whole).await.err(), Some(End::Refused));
         assert_eq!(world.ports(), ports);
         world.with_world(World::reset);
     }
@@ -408,7 +411,7 @@ async fn own_ports_belong_to_one_world_and_close_with_it() {
 
     // Every connection there belongs to the world, whatever its username: an unknown one is
     // refused there and appears in its journal.
-    let mut raw = Raw::connect_in(&bench.simulators, &world, Provider::Namecom).await.unwrap();
+    let mut raw = Raw::connect_in(&bench.simulators, &world, Provider::Namecom, End::Whole).await.unwrap();
     assert_eq!(raw.call(&raw::refund(Provider::Namecom, 7)).await.status(), Some(401));
     assert_eq!((world.journal().len(), bench.simulators.journal().len()), (1, 0));
     // Its credentials also work at the common ports.
