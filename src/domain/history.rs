@@ -30,6 +30,17 @@ pub struct EventRecord {
     pub chain_hash: [u8; 32],
 }
 
+/// In the note of an [`Event::Doubted`] whose attempt was not processed.
+const NOT_PROCESSED: &str = " was not processed; an earlier attempt is still in doubt: ";
+
+/// Whether this note of an [`Event::Doubted`] says that its attempt was not processed. The number
+/// before these words is its only other text, so evidence cannot say so.
+pub(crate) fn says_not_processed(note: &str) -> bool {
+    note.strip_prefix("Attempt ").is_some_and(|rest| {
+        rest.trim_start_matches(|one: char| one.is_ascii_digit()).starts_with(NOT_PROCESSED)
+    })
+}
+
 impl Event {
     /// The number of the attempt that the event begins or ends; 0 if there is none.
     pub fn attempt(&self, before: &Refund, after: &Refund) -> u32 {
@@ -61,10 +72,7 @@ impl Event {
             }
             Event::Refused { error, .. } => format!("{} refused: {}.", after.provider(), error.to_text()),
             Event::Doubted { evidence, not_processed: true, .. } => {
-                format!(
-                    "Attempt {} was not processed; an earlier attempt is still in doubt: {evidence}.",
-                    after.attempt_count
-                )
+                format!("Attempt {}{NOT_PROCESSED}{evidence}.", after.attempt_count)
             }
             Event::Doubted { evidence, .. } => {
                 format!("It is not known what became of attempt {}: {evidence}.", after.attempt_count)

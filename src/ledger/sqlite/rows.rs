@@ -84,10 +84,6 @@ impl RowRef {
         Self { table: "events", row: format!("sequence {sequence}") }
     }
 
-    pub(super) fn attempt(ordinal: i64, number: u32) -> Self {
-        Self { table: "attempts", row: format!("ordinal {ordinal}, number {number}") }
-    }
-
     pub(super) fn corrupt(&self, column: &'static str, problem: impl Into<String>) -> LedgerError {
         self.error(ColumnError::new(column, problem))
     }

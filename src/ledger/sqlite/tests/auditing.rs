@@ -137,19 +137,28 @@ async fn a_ledger_that_cannot_be_audited_is_refused_in_one_sentence() {
 #[case::a_hash("UPDATE events SET chain_hash = zeroblob(32) WHERE sequence = 5", &["row sequence 5, column chain_hash", "row sequence 6, column chain_hash"])]
 #[case::a_short_hash("UPDATE events SET chain_hash = x'00' WHERE sequence = 5", &["row sequence 5, column chain_hash: is not 32 bytes long"])]
 #[case::a_transition("UPDATE events SET from_state = 'SUBMITTED' WHERE sequence = 3", &["row sequence 3, column from_state: is SUBMITTED, and the event before"])]
-#[case::an_attempt("DELETE FROM attempts WHERE ordinal = 4", &["attempts, row ordinal 4, number 1, column number: is missing"])]
-#[case::an_attempt_too_many(
-    "INSERT INTO attempts (ordinal, number, dispatch_time) VALUES (1, 1, 5)",
-    &["attempts, row ordinal 1, number 1, column number: no event has it begin"]
+#[case::an_attempt_begun_twice(
+    "UPDATE events SET from_state = 'PENDING', to_state = 'DISPATCHING' WHERE ordinal = 4 AND revision = 3",
+    &["row sequence 9, column to_state: is DISPATCHING, and an attempt was in flight already", "row sequence 9, column kind: is doubted, which begins no attempt", "refunds, row ordinal 4, column attempt_count: is 1, and the history has 2"]
+)]
+#[case::an_attempt_never_begun(
+    "UPDATE events SET to_state = 'PENDING' WHERE ordinal = 4 AND revision = 2",
+    &["row sequence 9, column from_state: is DISPATCHING, and the event before ended with PENDING", "row sequence 8, column attempt: is 1, where 0 is expected", "refunds, row ordinal 4, column attempt_count: is 1, and the history has 0"]
 )]
 #[case::an_attempt_reopened(
-    "UPDATE attempts SET end_time = NULL, outcome = NULL, doubt_reason = NULL, doubt_evidence = NULL WHERE ordinal = 4",
-    &["attempts, row ordinal 4, number 1, column end_time: is NULL"]
+    "UPDATE events SET to_state = 'DISPATCHING' WHERE ordinal = 4 AND revision = 3",
+    &["refunds, row ordinal 4, column state: is IN_DOUBT, and the history has DISPATCHING", "row sequence 9, column kind: is doubted, which begins no attempt"]
 )]
-#[case::an_attempt_ended("UPDATE attempts SET end_time = dispatch_time, outcome = 'refused' WHERE ordinal = 2", &["number 1, column end_time: is set"])]
-#[case::an_outcome("UPDATE attempts SET outcome = 'refused' WHERE ordinal = 6", &["attempts, row ordinal 6, number 1, column outcome: is refused"])]
-#[case::evidence("UPDATE attempts SET doubt_evidence = 'it was fine' WHERE ordinal = 4", &["number 1, column doubt_evidence"])]
-#[case::a_dispatch_time("UPDATE attempts SET dispatch_time = 7 WHERE ordinal = 6", &["number 1, column dispatch_time: is 7"])]
+#[case::an_attempt_not_ended(
+    "UPDATE events SET from_state = 'PENDING' WHERE ordinal = 4 AND revision = 3",
+    &["row sequence 9, column from_state: is PENDING, and the event before ended with DISPATCHING", "row sequence 9, column attempt: is 1, where 0 is expected"]
+)]
+#[case::an_end_of_another_kind("UPDATE events SET kind = 'checked' WHERE ordinal = 4 AND revision = 3", &["row sequence 9, column kind: is checked, which ends no attempt"])]
+#[case::an_attempts_number("UPDATE events SET attempt = 2 WHERE ordinal = 4 AND revision = 2", &["row sequence 8, column attempt: is 2, where 1 is expected"])]
+#[case::a_count_of_attempts("UPDATE refunds SET attempt_count = 2 WHERE ordinal = 4", &["refunds, row ordinal 4, column attempt_count: is 2, and the history has 1"])]
+#[case::unanswered_attempts("UPDATE refunds SET unanswered_attempts = 0 WHERE ordinal = 4", &["refunds, row ordinal 4, column unanswered_attempts: is 0, and the history has 1"])]
+#[case::a_dispatch_time("UPDATE refunds SET last_dispatch_time = 7 WHERE ordinal = 6", &["refunds, row ordinal 6, column last_dispatch_time: is 7"])]
+#[case::the_first_dispatch_time("UPDATE refunds SET dispatch_time = 7 WHERE ordinal = 6", &["refunds, row ordinal 6, column dispatch_time: is 7"])]
 #[case::a_reservation("DELETE FROM reservations WHERE ordinal = 6", &["reservations, row key order:succeeded, ordinal 6, column ordinal: is missing"])]
 #[case::a_reservation_of_a_failed_refund(
     "INSERT INTO reservations VALUES ('order:FAILED', 'demo', 8, NULL)",
@@ -219,7 +228,6 @@ fn content(path: &Path) -> Option<String> {
     for columns in [
         "* FROM refunds ORDER BY 1",
         "* FROM events ORDER BY 1",
-        "ordinal, number, dispatch_time, end_time, outcome, doubt_evidence FROM attempts ORDER BY 1, 2",
         "* FROM reservations ORDER BY 1, 2",
         "* FROM refund_references ORDER BY 1, 2",
         "* FROM similarity ORDER BY 1, 2, 3, 4",

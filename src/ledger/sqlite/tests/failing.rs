@@ -242,7 +242,7 @@ async fn a_refund_set_back_by_hand_is_never_sent_again() {
     let answer = bench.record(&refund, &[Event::Dispatched { credential: None }]).await;
     assert!(matches!(answer, Err(LedgerError::Corrupt { table: "refunds", column: "(row)", .. })), "{answer:?}");
     assert!(matches!(&*bench.ledger.health().borrow(), Health::Corrupt(_)));
-    assert_eq!(bench.count("SELECT count(*) FROM attempts"), 1);
+    assert_eq!(bench.count(ATTEMPTS), 1);
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
--- The ledger: refunds, attempts, events, and the reservations that keep a target from a second
+-- The ledger: refunds, events, and the reservations that keep a target from a second
 -- refund.
 --
 -- Times are microseconds since 1970-01-01T00:00:00Z, amounts are hundredths of their currency.
@@ -189,37 +189,6 @@ CREATE TABLE standstills (
     PRIMARY KEY (account, endpoint, login, currency, begin_time)
 ) STRICT, WITHOUT ROWID;
 
--- One row for each request that may have left for the provider.
-CREATE TABLE attempts (
-    ordinal       INTEGER NOT NULL REFERENCES refunds (ordinal),
-    number        INTEGER NOT NULL CHECK (number >= 1),
-    dispatch_time INTEGER NOT NULL,
-    end_time      INTEGER CHECK (end_time >= dispatch_time),
-    outcome       TEXT CHECK (outcome = 'refunded' OR outcome = 'accepted' OR outcome = 'refused'
-        OR outcome = 'not_sent' OR outcome = 'unknown'),
-    doubt_reason  TEXT
-        CHECK (doubt_reason = 'timeout' OR doubt_reason = 'connection_lost'
-        OR doubt_reason = 'provider_server_error' OR doubt_reason = 'unreadable_reply'
-        OR doubt_reason = 'provider_says_unknown' OR doubt_reason = 'gateway_restarted'
-        OR doubt_reason = 'contradiction'),
-    doubt_evidence TEXT,
-    http_status   INTEGER CHECK (http_status BETWEEN 1 AND 65535),
-    PRIMARY KEY (ordinal, number),
-    CHECK ((end_time IS NULL) = (outcome IS NULL)),
-    CHECK ((outcome IS NOT NULL AND outcome = 'unknown') = (doubt_reason IS NOT NULL)),
-    CHECK ((doubt_reason IS NULL) = (doubt_evidence IS NULL))
-) STRICT;
-
-CREATE TRIGGER attempts_are_kept BEFORE DELETE ON attempts
-BEGIN
-    SELECT RAISE(ABORT, 'an attempt is never deleted');
-END;
-
-CREATE TRIGGER attempts_end_once BEFORE UPDATE ON attempts WHEN OLD.end_time IS NOT NULL
-BEGIN
-    SELECT RAISE(ABORT, 'an attempt ends once');
-END;
-
 -- The history. Rows are only appended.
 CREATE TABLE events (
     sequence      INTEGER PRIMARY KEY CHECK (sequence >= 1),
@@ -235,7 +204,7 @@ CREATE TABLE events (
         OR to_state = 'IN_DOUBT' OR to_state = 'NEEDS_REVIEW' OR to_state = 'SUCCEEDED'
         OR to_state = 'PARTIALLY_SUCCEEDED' OR to_state = 'FAILED' OR to_state = 'CANCELLED'),
     kind          TEXT NOT NULL,
-    -- 0: the event is about no attempt.
+    -- The attempt that the event begins, or that was in flight before it. 0: none.
     attempt       INTEGER NOT NULL CHECK (attempt >= 0),
     actor         TEXT NOT NULL,
     note          TEXT NOT NULL,
@@ -243,7 +212,10 @@ CREATE TABLE events (
     chain_hash    BLOB NOT NULL CHECK (length(chain_hash) = 32),
     UNIQUE (ordinal, revision),
     CHECK ((from_state IS NULL) = (revision = 1)),
-    CHECK ((kind = 'created') = (revision = 1))
+    CHECK ((kind = 'created') = (revision = 1)),
+    -- An attempt begins once and ends once: its number is in both events and in no other.
+    CHECK ((attempt > 0) = (to_state = 'DISPATCHING' OR (from_state IS NOT NULL AND from_state = 'DISPATCHING'))),
+    CHECK (from_state IS NULL OR from_state <> 'DISPATCHING' OR to_state <> 'DISPATCHING')
 ) STRICT;
 
 CREATE TRIGGER events_follow_each_other BEFORE INSERT ON events
