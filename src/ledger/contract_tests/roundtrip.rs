@@ -209,4 +209,8 @@ async fn check_histories(backend: Backend, histories: Vec<History>) {
         assert_eq!(bench.count(&begun), i64::from(model.attempt_count));
     }
     assert_eq!(bench.ledger.verify().await, Ok(event_count));
+    let folder = tempfile::tempdir().unwrap();
+    let audit = bench.ledger.backup(&folder.path().join("copy.db")).await.unwrap();
+    let attempts: u64 = expected.values().map(|model| u64::from(model.attempt_count)).sum();
+    assert_eq!((audit.findings, audit.attempts), (Vec::new(), attempts));
 }

@@ -1,7 +1,7 @@
 //! Every refund's row, attempts and holdings against its history.
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 
 use super::{Findings, RefundsRead};
 use crate::domain::clock::Timestamp;
@@ -75,20 +75,26 @@ pub(super) fn check(connection: &Connection, findings: &mut Findings) -> Refunds
 
 /// If it is too small, pages by time miss refunds.
 fn check_clock_disorder(connection: &Connection, findings: &mut Findings) -> rusqlite::Result<()> {
-    let (kept, found): (Option<i64>, i64) = connection.query_row(
-        "SELECT (SELECT max_micros FROM clock_disorder), coalesce(max(latest - create_time), 0) \
+    let (kept, latest): (Option<i64>, Option<i64>) = connection.query_row(
+        "SELECT (SELECT max_micros FROM clock_disorder), \
+         max((SELECT overtaken FROM clock_disorder), (SELECT create_time FROM refunds ORDER BY ordinal DESC LIMIT 1))",
+        [],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    let (found, latest_found): (i64, Option<i64>) = connection.query_row(
+        "SELECT coalesce(max(latest - create_time), 0), max(latest) \
          FROM (SELECT create_time, max(create_time) OVER (ORDER BY ordinal) AS latest FROM refunds) AS walked",
         [],
         |row| Ok((row.get(0)?, row.get(1)?)),
     )?;
-    if kept.is_none_or(|kept| kept < found) {
-        let kept = kept.map_or_else(|| "missing".to_owned(), |kept| kept.to_string());
-        findings.add(
-            "clock_disorder",
-            "only_row 1",
-            "max_micros",
-            format!("is {kept}, and refunds are {found} out of order"),
-        );
+    let mut add = |column, problem| findings.add("clock_disorder", "only_row 1", column, problem);
+    match kept {
+        None => add("max_micros", format!("is missing, and refunds are {found} out of order")),
+        Some(kept) if kept < found => add("max_micros", format!("is {kept}, and refunds are {found} out of order")),
+        Some(_) if found > 0 && latest != latest_found => {
+            add("overtaken", format!("does not lead to the latest create_time, {}", text_or_null(latest_found)));
+        }
+        Some(_) => {}
     }
     Ok(())
 }
@@ -118,13 +124,6 @@ fn check_refunds(connection: &Connection, findings: &mut Findings, read: &mut Re
             read.attempts = read.attempts.saturating_add(attempts);
             Ok(())
         });
-    }
-    let issued: Option<i64> = connection
-        .query_row("SELECT seq FROM sqlite_sequence WHERE name = 'refunds'", [], |row| row.get(0))
-        .optional()?;
-    if issued.unwrap_or(0) != last {
-        let problem = format!("is {}, and the last refund is {last}", issued.unwrap_or(0));
-        findings.add("sqlite_sequence", "name refunds", "seq", problem);
     }
     Ok(())
 }

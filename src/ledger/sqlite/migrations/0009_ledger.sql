@@ -7,7 +7,7 @@
 -- more than two texts SQLite builds a table every time that it checks a row.
 
 CREATE TABLE refunds (
-    ordinal     INTEGER PRIMARY KEY AUTOINCREMENT,
+    ordinal     INTEGER PRIMARY KEY,
 
     -- The intent. Never changes (trigger below). People cannot tell apart two ids that differ only
     -- in case, so only one of them can exist.
@@ -96,11 +96,9 @@ CREATE TABLE refunds (
     CHECK ((refunded_currency_code IS NULL) = (refunded_minor_units IS NULL))
 ) STRICT;
 
--- For a page of one state, or of one account: each state is a short ordered walk, and the walks are
--- merged.
-CREATE INDEX refunds_of_state ON refunds (state, ordinal, create_time);
-CREATE INDEX refunds_of_account ON refunds (account, state, ordinal, create_time);
-CREATE INDEX refunds_by_time ON refunds (create_time);
+-- For a page of some states or of one account: each state of each account is a short ordered walk,
+-- and the walks are merged.
+CREATE INDEX refunds_by_state ON refunds (account, state, ordinal, create_time);
 -- PENDING refunds of one account and place, to be sent now or later.
 CREATE INDEX refunds_due_now ON refunds (account, endpoint, login, currency, create_time)
     WHERE state = 'PENDING' AND not_before IS NULL;
@@ -241,13 +239,17 @@ CREATE TABLE refund_traces (
     trace_parent TEXT    NOT NULL CHECK (length(trace_parent) BETWEEN 1 AND 64)
 ) STRICT;
 
--- By how many microseconds a refund's create_time has ever been behind that of a refund recorded
--- before it: requests overtake each other on their way to the ledger, or the clock is set back. A
--- refund created more than this before a given time was recorded before every refund created at
--- that time. So a page that begins or ends at a time starts its walk there.
+-- Refunds are recorded nearly in the order of their create_time: requests overtake each other on
+-- their way to the ledger, and clocks are set back. So the refunds of a period are found by their
+-- ordinals, and this says how much later and earlier to look.
 CREATE TABLE clock_disorder (
     only_row   INTEGER PRIMARY KEY CHECK (only_row = 1),
-    max_micros INTEGER NOT NULL CHECK (max_micros >= 0)
+    -- By how many microseconds a refund's create_time has ever been behind that of a refund
+    -- recorded before it.
+    max_micros INTEGER NOT NULL CHECK (max_micros >= 0),
+    -- The latest create_time that another refund was recorded after with an earlier one. The latest
+    -- of all is this one or that of the last refund. Null: there was none.
+    overtaken  INTEGER
 ) STRICT;
 
 INSERT INTO clock_disorder (only_row, max_micros) VALUES (1, 0);
