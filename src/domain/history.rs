@@ -2,7 +2,7 @@
 
 use crate::domain::clock::Timestamp;
 use crate::domain::event::{Decided, Event, EventKind, Observation, Resolution};
-use crate::domain::ids::RefundId;
+use crate::domain::ids::{ProviderKind, RefundId};
 use crate::domain::refund::Refund;
 use crate::domain::state::State;
 
@@ -30,6 +30,25 @@ pub struct EventRecord {
     pub chain_hash: [u8; 32],
 }
 
+/// The note of every event of this kind about this attempt at this provider. None: the notes of the
+/// kind differ.
+pub(crate) fn usual_note(kind: EventKind, attempt: u32, provider: ProviderKind) -> Option<String> {
+    match kind {
+        EventKind::Created => Some("Recorded.".to_owned()),
+        EventKind::Dispatched => Some(dispatched_note(attempt, provider)),
+        _ => None,
+    }
+}
+
+/// Whether [`usual_note`] is the note of this kind.
+pub(crate) fn has_usual_note(kind: EventKind) -> bool {
+    matches!(kind, EventKind::Created | EventKind::Dispatched)
+}
+
+fn dispatched_note(attempt: u32, provider: ProviderKind) -> String {
+    format!("Attempt {attempt} may leave for {provider} from now on.")
+}
+
 /// In the note of an [`Event::Doubted`] whose attempt was not processed.
 const NOT_PROCESSED: &str = " was not processed; an earlier attempt is still in doubt: ";
 
@@ -51,9 +70,7 @@ impl Event {
     /// One sentence for a person. `after` is the refund after the event.
     pub fn note(&self, after: &Refund) -> String {
         match self {
-            Event::Dispatched { .. } => {
-                format!("Attempt {} may leave for {} from now on.", after.attempt_count, after.provider())
-            }
+            Event::Dispatched { .. } => dispatched_note(after.attempt_count, after.provider()),
             Event::NotSent { error, .. } => {
                 format!("Attempt {} was not processed: {}. It is sent again.", after.attempt_count, error.to_text())
             }

@@ -31,8 +31,8 @@
 //! kind           text
 //! attempt        integer
 //! actor          text
-//! note           text
-//! refund_digest  blob
+//! note           text      absent for the kinds created and dispatched, which say it all
+//! refund_digest  blob      absent if the next event is of the same refund and transaction
 //! ```
 //!
 //! So no event can be changed, dropped, added or moved without changing every later hash, and a
@@ -70,8 +70,8 @@ pub(super) struct EventHashInput<'a> {
     pub(super) kind: EventKind,
     pub(super) attempt: u32,
     pub(super) actor: &'a str,
-    pub(super) note: &'a str,
-    pub(super) refund_digest: &'a Hash,
+    pub(super) note: Option<&'a str>,
+    pub(super) refund_digest: Option<&'a Hash>,
 }
 
 /// Collects the bytes to hash: feeding a hash byte by byte takes longer than hashing them.
@@ -142,8 +142,8 @@ impl<'a> EventHashInput<'a> {
             kind: record.kind,
             attempt: record.attempt,
             actor: &record.actor,
-            note: &record.note,
-            refund_digest: &event.refund_digest,
+            note: encoding::stored_note(record.kind, &record.note),
+            refund_digest: event.refund_digest.as_ref(),
         }
     }
 
@@ -162,8 +162,8 @@ impl<'a> EventHashInput<'a> {
             ("kind", text(self.kind.as_str())),
             ("attempt", integer_value(i64::from(self.attempt))),
             ("actor", text(self.actor)),
-            ("note", text(self.note)),
-            ("refund_digest", blob(self.refund_digest)),
+            ("note", self.note.map_or(ColumnValue::Null, text)),
+            ("refund_digest", self.refund_digest.map_or(ColumnValue::Null, blob)),
         ]
         .map(|(name, value)| (name, Cow::Owned(value)))
     }

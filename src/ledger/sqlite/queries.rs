@@ -559,7 +559,7 @@ pub(super) fn verify_row(connection: &Connection, stored: &StoredRefund) -> Resu
     let mut statement = connection.prepare_cached(
         "SELECT revision, refund_digest FROM events WHERE ordinal = ?1 ORDER BY revision DESC LIMIT 1",
     )?;
-    let last: Option<(i64, Vec<u8>)> =
+    let last: Option<(i64, Option<Vec<u8>>)> =
         statement.query_row(params![stored.ordinal], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
     let place = RowRef::refund(stored.ordinal);
     let Some((revision, digest)) = last else {
@@ -569,7 +569,7 @@ pub(super) fn verify_row(connection: &Connection, stored: &StoredRefund) -> Resu
         let problem = format!("is {}, and the history ends at {revision}", stored.refund.revision);
         return Err(place.corrupt("revision", problem).into());
     }
-    if digest != hash_chain::digest_of(stored) {
+    if digest.as_deref() != Some(hash_chain::digest_of(stored).as_slice()) {
         return Err(place.corrupt("(row)", format!("is not what the history recorded at revision {revision}")).into());
     }
     Ok(())

@@ -40,7 +40,8 @@ struct NewEvent<'a> {
     kind: EventKind,
     attempt: u32,
     actor: &'a str,
-    note: String,
+    /// As it is stored.
+    note: Option<String>,
 }
 
 static INSERT_REFUND: LazyLock<String> = LazyLock::new(|| {
@@ -88,7 +89,7 @@ pub(super) fn create(txn: &mut WriteTxn<'_>, create: &NewRefund) -> Result<Creat
         kind: EventKind::Created,
         attempt: 0,
         actor: &create.actor,
-        note: "Recorded.".to_owned(),
+        note: None,
     };
     let refund = if let Some(FirstAttempt { credential }) = &create.dispatch {
         let dispatched = Event::Dispatched { credential: credential.clone() };
@@ -401,9 +402,12 @@ fn append(
         "INSERT INTO events (sequence, ordinal, revision, event_time, from_state, to_state, kind, attempt, actor, note, \
          refund_digest, chain_hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
     )?;
-    for (new_event, after) in history {
+    let last = history.len();
+    for ((new_event, after), number) in history.into_iter().zip(1..) {
         let NewEvent { from, kind, attempt, actor, note } = &new_event;
-        let refund_digest = hash_chain::refund_digest(ordinal, intent, &encoding::state_values(&after));
+        // The row is stored as it is after the last event alone.
+        let digest = || hash_chain::refund_digest(ordinal, intent, &encoding::state_values(&after));
+        let refund_digest = (number == last).then(digest);
         let time_micros = after.update_time.as_micros();
         let next = head.after(&EventHashInput {
             refund: after.id(),
@@ -414,8 +418,8 @@ fn append(
             kind: *kind,
             attempt: *attempt,
             actor,
-            note,
-            refund_digest: &refund_digest,
+            note: note.as_deref(),
+            refund_digest: refund_digest.as_ref(),
         });
         insert.execute(params![
             integer(next.sequence),
@@ -443,7 +447,7 @@ impl<'a> NewEvent<'a> {
             kind: event.kind(),
             attempt: event.attempt(before, after),
             actor,
-            note: event.note(after),
+            note: encoding::stored_note(event.kind(), &event.note(after)).map(str::to_owned),
         }
     }
 }

@@ -157,7 +157,8 @@ impl LedgerWriter {
         if let Some(counts) = self.state.counts() {
             counts.metrics.record_commit(batch.len(), start.elapsed());
         }
-        // A write into a file that has lost its name is lost when this process ends.
+        // A write into a file that has lost its name is lost when this process ends. It is on disk
+        // after all if the name is put back.
         match synced.and_then(|()| self.state.verify_files()) {
             Ok(()) => Ok(done),
             Err(LedgerError::Overloaded) => Err(LedgerError::Overloaded),
@@ -168,7 +169,6 @@ impl LedgerWriter {
 
     /// Begins a transaction, and halts if the history does not end where this process left it.
     fn begin(&mut self) -> Result<(), LedgerError> {
-        self.state.verify_files()?;
         self.execute("BEGIN IMMEDIATE")?;
         let version = queries::version(&self.connection).map_err(|error| self.transaction_failed(error))?;
         if self.version == Some(version) {

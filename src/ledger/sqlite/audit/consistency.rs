@@ -22,8 +22,8 @@ struct EventRow {
     to: String,
     kind: String,
     attempt: i64,
-    note: String,
-    refund_digest: Vec<u8>,
+    note: Option<String>,
+    refund_digest: Option<Vec<u8>>,
 }
 
 /// The attempts of a refund as its events record them.
@@ -179,6 +179,13 @@ fn check_continuity(events: &[EventRow], findings: &mut Findings) {
         if event.time < time {
             findings.add("events", &row, "event_time", "is earlier than that of the event before");
         }
+        if let Some(before) = before
+            && before.refund_digest.is_none()
+            && before.sequence.saturating_add(1) != event.sequence
+        {
+            let row = format!("sequence {}", before.sequence);
+            findings.add("events", row, "refund_digest", "is NULL, and the next event is not of the same transaction");
+        }
         if before.is_some_and(|before| before.sequence >= event.sequence) {
             findings.add("events", &row, "sequence", "is lower than that of an earlier revision");
         }
@@ -220,7 +227,7 @@ fn check_row(events: &[EventRow], attempts: &Attempts, stored: &StoredRefund, fi
         let ended = events.iter().find(|event| State::parse(&event.to).is_some_and(State::is_terminal)).unwrap_or(last);
         compare("complete_time", complete.as_micros().to_string(), ended.time.to_string());
     }
-    if !is_reported && last.refund_digest != hash_chain::digest_of(stored) {
+    if !is_reported && last.refund_digest.as_deref() != Some(hash_chain::digest_of(stored).as_slice()) {
         let problem = format!("is not what the history recorded at revision {}", last.revision);
         findings.add("refunds", &place, "(row)", problem);
     }
@@ -252,7 +259,7 @@ fn check_attempts(events: &[EventRow], findings: &mut Findings) -> Attempts {
             findings.add("events", &row, "attempt", format!("is {}, where {number} is expected", event.attempt));
         }
         attempts.unanswered = match kind {
-            Some(EventKind::Doubted) if history::says_not_processed(&event.note) => attempts.unanswered,
+            Some(EventKind::Doubted) if event.note.as_deref().is_some_and(history::says_not_processed) => attempts.unanswered,
             Some(EventKind::Doubted | EventKind::Interrupted) => attempts.unanswered.saturating_add(1),
             Some(EventKind::Resolved) if begins => attempts.unanswered.max(1),
             Some(EventKind::Accepted | EventKind::Refunded | EventKind::Refused | EventKind::Corrected) => 0,

@@ -205,12 +205,16 @@ CREATE TABLE events (
     -- The attempt that the event begins, or that was in flight before it. 0: none.
     attempt       INTEGER NOT NULL CHECK (attempt >= 0),
     actor         TEXT NOT NULL,
-    note          TEXT NOT NULL,
-    refund_digest BLOB NOT NULL CHECK (length(refund_digest) = 32),
+    -- Null: kind and attempt say it all.
+    note          TEXT,
+    -- Null: the refund's row was never stored as it was after this event, because the same
+    -- transaction recorded the next one.
+    refund_digest BLOB CHECK (length(refund_digest) = 32),
     chain_hash    BLOB NOT NULL CHECK (length(chain_hash) = 32),
     UNIQUE (ordinal, revision),
     CHECK ((from_state IS NULL) = (revision = 1)),
     CHECK ((kind = 'created') = (revision = 1)),
+    CHECK ((kind = 'created' OR kind = 'dispatched') = (note IS NULL)),
     -- An attempt begins once and ends once: its number is in both events and in no other.
     CHECK ((attempt > 0) = (to_state = 'DISPATCHING' OR (from_state IS NOT NULL AND from_state = 'DISPATCHING'))),
     CHECK (from_state IS NULL OR from_state <> 'DISPATCHING' OR to_state <> 'DISPATCHING')

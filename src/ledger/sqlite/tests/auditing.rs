@@ -131,7 +131,10 @@ async fn a_ledger_that_cannot_be_audited_is_refused_in_one_sentence() {
     "DELETE FROM events WHERE sequence = (SELECT max(sequence) FROM events)",
     &["refunds, row ordinal 12, column ordinal: has no history"]
 )]
-#[case::a_note("UPDATE events SET note = 'all is well' WHERE sequence = 5", &["events, row sequence 5, column chain_hash"])]
+#[case::a_note("UPDATE events SET note = 'all is well' WHERE sequence = 6", &["events, row sequence 6, column chain_hash"])]
+#[case::a_note_of_a_kind_that_says_it_all("UPDATE events SET note = 'x' WHERE sequence = 5", &["events, row sequence 5, column note: is not NULL, and the kind says it all"])]
+#[case::a_missing_note("UPDATE events SET note = NULL WHERE sequence = 6", &["events, row sequence 6, column note: is NULL"])]
+#[case::a_missing_digest("UPDATE events SET refund_digest = NULL WHERE sequence = 6", &["events, row sequence 6, column chain_hash", "refunds, row ordinal 3, column (row)"])]
 #[case::a_hash("UPDATE events SET chain_hash = zeroblob(32) WHERE sequence = 5", &["row sequence 5, column chain_hash", "row sequence 6, column chain_hash"])]
 #[case::a_short_hash("UPDATE events SET chain_hash = x'00' WHERE sequence = 5", &["row sequence 5, column chain_hash: is not 32 bytes long"])]
 #[case::a_transition("UPDATE events SET from_state = 'SUBMITTED' WHERE sequence = 3", &["row sequence 3, column from_state: is SUBMITTED, and the event before"])]
@@ -186,6 +189,23 @@ async fn every_edit_is_named(#[case] sql: &str, #[case] expected: &[&str]) {
     }
     assert!(found.len() <= expected.len() + 4, "too much is blamed: {found:#?}");
     assert_eq!(seen.finding_count, found.len() as u64);
+}
+
+/// An event has none only if the next one was recorded with it.
+#[tokio::test]
+async fn a_missing_digest_of_an_earlier_transaction_is_named() {
+    let bench = SqliteBench::new();
+    let first = bench.new_refund(sectigo("a", "100")).await;
+    bench.new_refund(sectigo("b", "200")).await;
+    bench.record(&first, &[Event::Dispatched { credential: None }, doubted()]).await.unwrap();
+    let path = bench.path();
+    let SqliteBench { directory: _directory, ledger, .. } = bench;
+    ledger.close().await;
+    assert_eq!(lines(&audit(&path).unwrap()), Vec::<String>::new());
+    edit(&path, "UPDATE events SET refund_digest = NULL WHERE sequence = 1");
+    let found = lines(&audit(&path).unwrap());
+    let expected = "events, row sequence 1, column refund_digest: is NULL, and the next event is not of the same";
+    assert!(found.iter().any(|line| line.contains(expected)), "{found:#?}");
 }
 
 /// Nothing in the file shows it. The sequence number and the hash that were kept elsewhere do.

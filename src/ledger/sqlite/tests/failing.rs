@@ -177,7 +177,7 @@ async fn an_overwritten_file_is_corrupt_and_not_just_unavailable() {
 #[case("labels = '{\"a\":1}'", "labels", "expected a string")]
 #[case("items = '[{\"item_id\":\"1\"}]'", "items", "missing field")]
 #[case(
-    "items = '[{\"item_id\":\"1\",\"state\":\"gone\",\"refunded\":null,\"message\":\"\",\"requested\":true}]'",
+    "items = '[{\"item_id\":\"1\",\"state\":\"gone\",\"refunded\":null}]'",
     "items",
     "names no item state: gone"
 )]
@@ -283,13 +283,16 @@ async fn a_removed_or_replaced_file_ends_all_writing(#[case] suffix: &str, #[val
     if replaced {
         std::fs::copy(bench.directory.path().join("moved"), &name).unwrap();
     }
-    let Err(LedgerError::Unavailable(problem)) = bench.record(&refund, &[Event::Dispatched { credential: None }]).await
-    else {
-        panic!("it was written into a file that has lost its name")
+    // A name that is put back may show it after all. The watching thread may be faster.
+    let answer = bench.record(&refund, &[Event::Dispatched { credential: None }]).await;
+    let Err(LedgerError::CommitFailed(problem) | LedgerError::Unavailable(problem)) = answer else {
+        panic!("it was acknowledged in a file that has lost its name")
     };
     let word = if replaced { "was replaced while it was open" } else { "was removed while it was open" };
     assert!(problem.contains(word) && problem.contains(&format!("ledger.db{suffix} ")), "{problem}");
     assert!(matches!(&*bench.ledger.health().borrow(), Health::Failed(_)));
+    let next = bench.ledger.create(create(sectigo("b", "200"))).await;
+    assert!(matches!(next, Err(LedgerError::Unavailable(_))), "{next:?}");
 }
 
 #[tokio::test]

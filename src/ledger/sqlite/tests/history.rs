@@ -9,7 +9,7 @@ use crate::ledger::encoding::{INTENT_COLUMNS, STATE_COLUMNS};
 use crate::ledger::sqlite::open::{self, MIGRATIONS, VERSION};
 
 #[rstest]
-#[case::an_event_edited("UPDATE events SET note = 'nothing happened' WHERE sequence = 2", "events", "chain_hash")]
+#[case::an_event_edited("UPDATE events SET note = 'nothing happened' WHERE sequence = 3", "events", "chain_hash")]
 #[case::an_actor_edited("UPDATE events SET actor = 'another' WHERE sequence = 1", "events", "chain_hash")]
 #[case::a_kind_edited("UPDATE events SET kind = 'cancelled' WHERE sequence = 3", "events", "chain_hash")]
 #[case::an_event_dropped("DELETE FROM events WHERE sequence = 2", "events", "sequence")]
