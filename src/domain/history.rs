@@ -55,9 +55,8 @@ const NOT_PROCESSED: &str = " was not processed; an earlier attempt is still in 
 /// Whether this note of an [`Event::Doubted`] says that its attempt was not processed. The number
 /// before these words is its only other text, so evidence cannot say so.
 pub(crate) fn says_not_processed(note: &str) -> bool {
-    note.strip_prefix("Attempt ").is_some_and(|rest| {
-        rest.trim_start_matches(|one: char| one.is_ascii_digit()).starts_with(NOT_PROCESSED)
-    })
+    note.strip_prefix("Attempt ")
+        .is_some_and(|rest| rest.trim_start_matches(|one: char| one.is_ascii_digit()).starts_with(NOT_PROCESSED))
 }
 
 impl Event {

@@ -27,6 +27,7 @@ use crate::domain::refund::{Doubt, Intent, Refund};
 use crate::domain::state::State;
 use crate::domain::target::Target;
 use crate::domain::target_fields::{FieldValue, TargetFields};
+use crate::ledger::GATEWAY;
 
 /// The columns of a refund that never change, in the table's order, after `ordinal`.
 pub(super) const INTENT_COLUMNS: [&str; 5] = ["id", "provider", "target", "labels", "create_time"];
@@ -198,7 +199,7 @@ pub(super) fn state_values(refund: &Refund) -> Vec<ColumnValue<'_>> {
         optional_time(refund.placed_time),
         flag(refund.attempted_elsewhere),
         optional_text(refund.provider_status_note.as_deref()),
-        optional_time(refund.last_dispatch_time),
+        optional_time(refund.last_dispatch_time.filter(|last| Some(*last) != refund.dispatch_time)),
         optional_text(refund.credential.as_deref()),
         optional_time(refund.absent_since),
         flag(refund.foreign_record),
@@ -265,7 +266,7 @@ pub(super) fn decode_refund(values: &[ColumnValue<'_>]) -> Result<Refund, Column
     let placed_time = cells.optional_time()?;
     let attempted_elsewhere = cells.flag()?;
     let provider_status_note = cells.optional_text()?;
-    let last_dispatch_time = cells.optional_time()?;
+    let last_dispatch_time = cells.optional_time()?.or(dispatch_time);
     let credential = cells.optional_text()?;
     let absent_since = cells.optional_time()?;
     let foreign_record = cells.flag()?;
@@ -332,7 +333,7 @@ pub(super) fn decode_event(values: &[ColumnValue<'_>]) -> Result<StoredEvent, Co
     let to = cells.parsed(state)?;
     let kind = cells.parsed(|name| EventKind::parse(name).ok_or("names no kind of event"))?;
     let attempt = cells.number()?;
-    let actor = cells.text()?;
+    let actor = cells.optional_text()?.unwrap_or_else(|| GATEWAY.to_owned());
     let note = cells.optional_text()?;
     let refund_digest = cells.optional_hash()?;
     let chain_hash = cells.hash()?;
@@ -345,6 +346,11 @@ pub(super) fn decode_event(values: &[ColumnValue<'_>]) -> Result<StoredEvent, Co
     };
     let record = EventRecord { sequence, refund, revision, time, from, to, kind, attempt, actor, note, chain_hash };
     Ok(StoredEvent { record, refund_digest })
+}
+
+/// The actor of an event as it is stored. None: the gateway.
+pub(super) fn stored_actor(actor: &str) -> Option<&str> {
+    Some(actor).filter(|actor| *actor != GATEWAY)
 }
 
 /// The note of an event as it is stored. None: [`history::usual_note`] is the same.

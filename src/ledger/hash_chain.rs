@@ -30,7 +30,7 @@
 //! to_state       text
 //! kind           text
 //! attempt        integer
-//! actor          text
+//! actor          text      absent if it is the gateway
 //! note           text      absent for the kinds created and dispatched, which say it all
 //! refund_digest  blob      absent if the next event is of the same refund and transaction
 //! ```
@@ -69,7 +69,7 @@ pub(super) struct EventHashInput<'a> {
     pub(super) to: State,
     pub(super) kind: EventKind,
     pub(super) attempt: u32,
-    pub(super) actor: &'a str,
+    pub(super) actor: Option<&'a str>,
     pub(super) note: Option<&'a str>,
     pub(super) refund_digest: Option<&'a Hash>,
 }
@@ -141,7 +141,7 @@ impl<'a> EventHashInput<'a> {
             to: record.to,
             kind: record.kind,
             attempt: record.attempt,
-            actor: &record.actor,
+            actor: encoding::stored_actor(&record.actor),
             note: encoding::stored_note(record.kind, &record.note),
             refund_digest: event.refund_digest.as_ref(),
         }
@@ -161,7 +161,7 @@ impl<'a> EventHashInput<'a> {
             ("to_state", text(self.to.as_str())),
             ("kind", text(self.kind.as_str())),
             ("attempt", integer_value(i64::from(self.attempt))),
-            ("actor", text(self.actor)),
+            ("actor", self.actor.map_or(ColumnValue::Null, text)),
             ("note", self.note.map_or(ColumnValue::Null, text)),
             ("refund_digest", self.refund_digest.map_or(ColumnValue::Null, blob)),
         ]

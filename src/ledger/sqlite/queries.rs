@@ -676,7 +676,8 @@ impl PageBounds {
 /// 0: the first was not created before it.
 fn last_created_before(connection: &Connection, last: i64, time: i64) -> Result<i64, StepError> {
     // Where a row is missing, the next one decides for it.
-    let mut create_time = connection.prepare_cached("SELECT create_time FROM refunds WHERE ordinal >= ?1 ORDER BY ordinal LIMIT 1")?;
+    let mut create_time =
+        connection.prepare_cached("SELECT create_time FROM refunds WHERE ordinal >= ?1 ORDER BY ordinal LIMIT 1")?;
     let (mut before, mut after) = (0, last.saturating_add(1));
     while after - before > 1 {
         let middle = before + (after - before) / 2;

@@ -84,13 +84,7 @@ pub(super) fn create(txn: &mut WriteTxn<'_>, create: &NewRefund) -> Result<Creat
         known @ CreateOutcome::Known(_) => return Ok(known),
     };
     let mut history = Vec::with_capacity(2);
-    let recorded = NewEvent {
-        from: None,
-        kind: EventKind::Created,
-        attempt: 0,
-        actor: &create.actor,
-        note: None,
-    };
+    let recorded = NewEvent { from: None, kind: EventKind::Created, attempt: 0, actor: &create.actor, note: None };
     let refund = if let Some(FirstAttempt { credential }) = &create.dispatch {
         let dispatched = Event::Dispatched { credential: credential.clone() };
         let after = created.apply(&dispatched, create.now)?;
@@ -405,6 +399,7 @@ fn append(
     let last = history.len();
     for ((new_event, after), number) in history.into_iter().zip(1..) {
         let NewEvent { from, kind, attempt, actor, note } = &new_event;
+        let actor = encoding::stored_actor(actor);
         // The row is stored as it is after the last event alone.
         let digest = || hash_chain::refund_digest(ordinal, intent, &encoding::state_values(&after));
         let refund_digest = (number == last).then(digest);

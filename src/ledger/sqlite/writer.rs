@@ -65,9 +65,8 @@ struct BatchResult {
 /// Halts the ledger if the thread panics.
 struct HaltOnPanic(Arc<LedgerState>);
 
-/// An event with a commit of its own dirties about ten pages: this keeps the log near 20 MB, and
-/// checkpoints rare.
-const EVENTS_PER_CHECKPOINT: u64 = 500;
+/// An event dirties about five pages: this keeps the log near 20 MB, and checkpoints rare.
+const EVENTS_PER_CHECKPOINT: u64 = 1_000;
 /// Pages of log (256 MB) above which the writer waits for the readers, so that the log can start
 /// over.
 const WAL_RESTART_PAGES: i64 = 65_536;

@@ -259,7 +259,9 @@ fn check_attempts(events: &[EventRow], findings: &mut Findings) -> Attempts {
             findings.add("events", &row, "attempt", format!("is {}, where {number} is expected", event.attempt));
         }
         attempts.unanswered = match kind {
-            Some(EventKind::Doubted) if event.note.as_deref().is_some_and(history::says_not_processed) => attempts.unanswered,
+            Some(EventKind::Doubted) if event.note.as_deref().is_some_and(history::says_not_processed) => {
+                attempts.unanswered
+            }
             Some(EventKind::Doubted | EventKind::Interrupted) => attempts.unanswered.saturating_add(1),
             Some(EventKind::Resolved) if begins => attempts.unanswered.max(1),
             Some(EventKind::Accepted | EventKind::Refunded | EventKind::Refused | EventKind::Corrected) => 0,

@@ -59,7 +59,8 @@ CREATE TABLE refunds (
     placed_time         INTEGER,
     attempted_elsewhere INTEGER CHECK (attempted_elsewhere = 1),
     provider_status_note TEXT CHECK (provider_status_note <> ''),
-    last_dispatch_time  INTEGER,
+    -- Null if it is dispatch_time.
+    last_dispatch_time  INTEGER CHECK (last_dispatch_time <> dispatch_time),
     credential          TEXT CHECK (credential <> ''),
     absent_since        INTEGER CHECK (absent_since IS NULL OR state = 'IN_DOUBT' OR state = 'SUBMITTED'
         OR state = 'NEEDS_REVIEW' OR state = 'FAILED'),
@@ -78,7 +79,7 @@ CREATE TABLE refunds (
 
     CHECK (update_time >= create_time),
     CHECK (attempt_count > 0 OR dispatch_time IS NULL),
-    CHECK ((attempt_count > 0) = (last_dispatch_time IS NOT NULL)),
+    CHECK ((attempt_count > 0) = (coalesce(last_dispatch_time, dispatch_time) IS NOT NULL)),
     CHECK (attempted_elsewhere IS NULL OR placed_time IS NOT NULL),
     -- A refund in doubt has a reason, and no other refund has one.
     CHECK ((state = 'IN_DOUBT' OR state = 'NEEDS_REVIEW') = (doubt_reason IS NOT NULL)),
@@ -204,7 +205,8 @@ CREATE TABLE events (
     kind          TEXT NOT NULL,
     -- The attempt that the event begins, or that was in flight before it. 0: none.
     attempt       INTEGER NOT NULL CHECK (attempt >= 0),
-    actor         TEXT NOT NULL,
+    -- Null: the gateway.
+    actor         TEXT CHECK (actor <> 'gateway'),
     -- Null: kind and attempt say it all.
     note          TEXT,
     -- Null: the refund's row was never stored as it was after this event, because the same

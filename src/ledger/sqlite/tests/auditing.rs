@@ -14,7 +14,8 @@ async fn closed() -> (TempDir, PathBuf) {
     bench.new_refund(namecom("items", &[1, 2])).await;
     bench.new_refund(debitsuccess("amount", "DS1", 1250)).await;
     // It was on its way to the ledger when the others were recorded.
-    let overtaken = NewRefund { now: NOW.saturating_sub(Duration::from_secs(1)), ..create(debitsuccess("late", "DS2", 1250)) };
+    let overtaken =
+        NewRefund { now: NOW.saturating_sub(Duration::from_secs(1)), ..create(debitsuccess("late", "DS2", 1250)) };
     bench.ledger.create(overtaken).await.unwrap();
     let path = bench.path();
     let SqliteBench { directory, ledger, .. } = bench;

@@ -176,11 +176,7 @@ async fn an_overwritten_file_is_corrupt_and_not_just_unavailable() {
 #[case("labels = '{ }'", "labels", "is not in the form in which it is written")]
 #[case("labels = '{\"a\":1}'", "labels", "expected a string")]
 #[case("items = '[{\"item_id\":\"1\"}]'", "items", "missing field")]
-#[case(
-    "items = '[{\"item_id\":\"1\",\"state\":\"gone\",\"refunded\":null}]'",
-    "items",
-    "names no item state: gone"
-)]
+#[case("items = '[{\"item_id\":\"1\",\"state\":\"gone\",\"refunded\":null}]'", "items", "names no item state: gone")]
 #[case("revision = -1", "revision", "is -1, which is out of range")]
 #[case("attempt_count = 5000000000", "attempt_count", "is 5000000000, which is out of range")]
 #[case("unanswered_attempts = 5", "unanswered_attempts", "is above the number of attempts")]

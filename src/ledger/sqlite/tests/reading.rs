@@ -21,7 +21,10 @@ async fn no_query_reads_a_whole_table() {
     };
     for (sql, index) in [
         (&queries::PAGE_OF_ALL, "SEARCH r USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"),
-        (&queries::PAGE_OF_STATE, "USING COVERING INDEX refunds_by_state (account=? AND state=? AND ordinal>? AND ordinal<?)"),
+        (
+            &queries::PAGE_OF_STATE,
+            "USING COVERING INDEX refunds_by_state (account=? AND state=? AND ordinal>? AND ordinal<?)",
+        ),
         (&queries::PAGE_OF_REFERENCE, "USING PRIMARY KEY (reference=?"),
         (&queries::DISPATCHING, "USING COVERING INDEX refunds_by_state (account=? AND state=?)"),
     ] {
