@@ -70,6 +70,10 @@ impl Event {
     pub fn note(&self, after: &Refund) -> String {
         match self {
             Event::Dispatched { .. } => dispatched_note(after.attempt_count, after.provider()),
+            // No answer was read: no byte of the attempt left.
+            Event::NotSent { error, .. } if error.http_status == 0 => {
+                format!("Attempt {} was not sent: {}. It is sent again.", after.attempt_count, error.to_text())
+            }
             Event::NotSent { error, .. } => {
                 format!("Attempt {} was not processed: {}. It is sent again.", after.attempt_count, error.to_text())
             }
