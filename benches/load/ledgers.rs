@@ -31,7 +31,7 @@ const INTERVAL: Duration = Duration::from_secs(26);
 /// Returns a ledger with this many completed refunds from the cache. Writes and verifies it first
 /// if it is not there.
 pub(crate) async fn large(folder: &Path, refunds: usize) -> PathBuf {
-    let path = folder.join(format!("ledger-{refunds}-v8.db"));
+    let path = folder.join(format!("ledger-{refunds}-v9.db"));
     if path.exists() {
         return path;
     }

@@ -242,6 +242,24 @@ impl EventKind {
         }
     }
 
+    /// Whether an event of this kind may begin an attempt. Only a resolution may also not.
+    pub(crate) const fn begins_attempt(self) -> bool {
+        matches!(self, EventKind::Dispatched | EventKind::Resolved)
+    }
+
+    /// Whether an event of this kind ends the attempt in flight.
+    pub(crate) const fn ends_attempt(self) -> bool {
+        matches!(
+            self,
+            EventKind::NotSent
+                | EventKind::Refunded
+                | EventKind::Accepted
+                | EventKind::Refused
+                | EventKind::Doubted
+                | EventKind::Interrupted
+        )
+    }
+
     /// The inverse of [`EventKind::as_str`].
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|one| one.as_str() == text)

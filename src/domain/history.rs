@@ -2,7 +2,7 @@
 
 use crate::domain::clock::Timestamp;
 use crate::domain::event::{Decided, Event, EventKind, Observation, Resolution};
-use crate::domain::ids::RefundId;
+use crate::domain::ids::{ProviderKind, RefundId};
 use crate::domain::refund::Refund;
 use crate::domain::state::State;
 
@@ -30,6 +30,35 @@ pub struct EventRecord {
     pub chain_hash: [u8; 32],
 }
 
+/// The note of every event of this kind about this attempt at this provider. None: the notes of the
+/// kind differ.
+pub(crate) fn usual_note(kind: EventKind, attempt: u32, provider: ProviderKind) -> Option<String> {
+    match kind {
+        EventKind::Created => Some("Recorded.".to_owned()),
+        EventKind::Dispatched => Some(dispatched_note(attempt, provider)),
+        _ => None,
+    }
+}
+
+/// Whether [`usual_note`] is the note of this kind.
+pub(crate) fn has_usual_note(kind: EventKind) -> bool {
+    matches!(kind, EventKind::Created | EventKind::Dispatched)
+}
+
+fn dispatched_note(attempt: u32, provider: ProviderKind) -> String {
+    format!("Attempt {attempt} may leave for {provider} from now on.")
+}
+
+/// In the note of an [`Event::Doubted`] whose attempt was not processed.
+const NOT_PROCESSED: &str = " was not processed; an earlier attempt is still in doubt: ";
+
+/// Whether this note of an [`Event::Doubted`] says that its attempt was not processed. The number
+/// before these words is its only other text, so evidence cannot say so.
+pub(crate) fn says_not_processed(note: &str) -> bool {
+    note.strip_prefix("Attempt ")
+        .is_some_and(|rest| rest.trim_start_matches(|one: char| one.is_ascii_digit()).starts_with(NOT_PROCESSED))
+}
+
 impl Event {
     /// The number of the attempt that the event begins or ends; 0 if there is none.
     pub fn attempt(&self, before: &Refund, after: &Refund) -> u32 {
@@ -40,8 +69,10 @@ impl Event {
     /// One sentence for a person. `after` is the refund after the event.
     pub fn note(&self, after: &Refund) -> String {
         match self {
-            Event::Dispatched { .. } => {
-                format!("Attempt {} may leave for {} from now on.", after.attempt_count, after.provider())
+            Event::Dispatched { .. } => dispatched_note(after.attempt_count, after.provider()),
+            // No answer was read: no byte of the attempt left.
+            Event::NotSent { error, .. } if error.http_status == 0 => {
+                format!("Attempt {} was not sent: {}. It is sent again.", after.attempt_count, error.to_text())
             }
             Event::NotSent { error, .. } => {
                 format!("Attempt {} was not processed: {}. It is sent again.", after.attempt_count, error.to_text())
@@ -61,10 +92,7 @@ impl Event {
             }
             Event::Refused { error, .. } => format!("{} refused: {}.", after.provider(), error.to_text()),
             Event::Doubted { evidence, not_processed: true, .. } => {
-                format!(
-                    "Attempt {} was not processed; an earlier attempt is still in doubt: {evidence}.",
-                    after.attempt_count
-                )
+                format!("Attempt {}{NOT_PROCESSED}{evidence}.", after.attempt_count)
             }
             Event::Doubted { evidence, .. } => {
                 format!("It is not known what became of attempt {}: {evidence}.", after.attempt_count)

@@ -18,7 +18,7 @@ use serde_json::Value as Json;
 
 use crate::domain::clock::Timestamp;
 use crate::domain::event::EventKind;
-use crate::domain::history::EventRecord;
+use crate::domain::history::{self, EventRecord};
 use crate::domain::ids::{AccountName, ProviderKind, RefundId};
 use crate::domain::money::{Currency, Money};
 use crate::domain::outcome::{DoubtReason, ErrorCategory, ItemResult, ItemState, ProviderError};
@@ -27,6 +27,7 @@ use crate::domain::refund::{Doubt, Intent, Refund};
 use crate::domain::state::State;
 use crate::domain::target::Target;
 use crate::domain::target_fields::{FieldValue, TargetFields};
+use crate::ledger::GATEWAY;
 
 /// The columns of a refund that never change, in the table's order, after `ordinal`.
 pub(super) const INTENT_COLUMNS: [&str; 5] = ["id", "provider", "target", "labels", "create_time"];
@@ -76,8 +77,8 @@ pub(super) const STATE_COLUMNS: [&str; 36] = [
 pub(super) const SCHEDULE_COLUMNS: [&str; 3] = ["next_check", "unheard", "doubt_check_count"];
 
 /// What [`decode_event`] reads: the columns of an event, with the refund's id in place of its
-/// ordinal.
-pub(super) const EVENT_COLUMNS: [&str; 12] = [
+/// ordinal, and the refund's provider.
+pub(super) const EVENT_COLUMNS: [&str; 13] = [
     "sequence",
     "ordinal",
     "revision",
@@ -90,6 +91,7 @@ pub(super) const EVENT_COLUMNS: [&str; 12] = [
     "note",
     "refund_digest",
     "chain_hash",
+    "provider",
 ];
 
 /// The value of one column. It borrows from the refund or the row where it can.
@@ -108,11 +110,12 @@ pub(super) struct StoredRefund {
     pub(super) refund: Refund,
 }
 
-/// An event, and the digest of its refund after it.
+/// An event, and the digest of its refund's row after it.
 #[derive(Debug)]
 pub(super) struct StoredEvent {
     pub(super) record: EventRecord,
-    pub(super) refund_digest: [u8; 32],
+    /// None: the row was never stored as it was after this event.
+    pub(super) refund_digest: Option<[u8; 32]>,
 }
 
 /// A column whose value this program did not write.
@@ -129,7 +132,7 @@ struct ColumnReader<'row, Columns> {
 }
 
 /// An item in the `items` column. An absent member is left out, so that a later version can add
-/// one.
+/// one; so are an empty message and `unrequested: false`.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ItemText<'a> {
@@ -137,8 +140,11 @@ struct ItemText<'a> {
     state: Cow<'a, str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     refunded: Option<(Cow<'a, str>, i64)>,
+    #[serde(default, skip_serializing_if = "str::is_empty")]
     message: Cow<'a, str>,
-    requested: bool,
+    /// Most items were.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    unrequested: bool,
 }
 
 /// A field's value in the `target` column.
@@ -193,7 +199,7 @@ pub(super) fn state_values(refund: &Refund) -> Vec<ColumnValue<'_>> {
         optional_time(refund.placed_time),
         flag(refund.attempted_elsewhere),
         optional_text(refund.provider_status_note.as_deref()),
-        optional_time(refund.last_dispatch_time),
+        optional_time(refund.last_dispatch_time.filter(|last| Some(*last) != refund.dispatch_time)),
         optional_text(refund.credential.as_deref()),
         optional_time(refund.absent_since),
         flag(refund.foreign_record),
@@ -260,7 +266,7 @@ pub(super) fn decode_refund(values: &[ColumnValue<'_>]) -> Result<Refund, Column
     let placed_time = cells.optional_time()?;
     let attempted_elsewhere = cells.flag()?;
     let provider_status_note = cells.optional_text()?;
-    let last_dispatch_time = cells.optional_time()?;
+    let last_dispatch_time = cells.optional_time()?.or(dispatch_time);
     let credential = cells.optional_text()?;
     let absent_since = cells.optional_time()?;
     let foreign_record = cells.flag()?;
@@ -327,12 +333,29 @@ pub(super) fn decode_event(values: &[ColumnValue<'_>]) -> Result<StoredEvent, Co
     let to = cells.parsed(state)?;
     let kind = cells.parsed(|name| EventKind::parse(name).ok_or("names no kind of event"))?;
     let attempt = cells.number()?;
-    let actor = cells.text()?;
-    let note = cells.text()?;
-    let refund_digest = cells.hash()?;
+    let actor = cells.optional_text()?.unwrap_or_else(|| GATEWAY.to_owned());
+    let note = cells.optional_text()?;
+    let refund_digest = cells.optional_hash()?;
     let chain_hash = cells.hash()?;
+    let provider = cells.parsed(|name| ProviderKind::parse(name).ok_or("names no provider"))?;
+    let note = match (note, history::usual_note(kind, attempt, provider)) {
+        (None, Some(usual)) => usual,
+        (Some(note), None) => note,
+        (None, None) => return Err(ColumnError::new("note", IS_NULL)),
+        (Some(_), Some(_)) => return Err(ColumnError::new("note", "is not NULL, and the kind says it all")),
+    };
     let record = EventRecord { sequence, refund, revision, time, from, to, kind, attempt, actor, note, chain_hash };
     Ok(StoredEvent { record, refund_digest })
+}
+
+/// The actor of an event as it is stored. None: the gateway.
+pub(super) fn stored_actor(actor: &str) -> Option<&str> {
+    Some(actor).filter(|actor| *actor != GATEWAY)
+}
+
+/// The note of an event as it is stored. None: [`history::usual_note`] is the same.
+pub(super) fn stored_note(kind: EventKind, note: &str) -> Option<&str> {
+    (!history::has_usual_note(kind)).then_some(note)
 }
 
 /// As SQL counts. No ledger comes near the end of the range.
@@ -468,11 +491,23 @@ impl<'row, Columns: Iterator<Item = &'static str>> ColumnReader<'row, Columns> {
     }
 
     fn hash(&mut self) -> Result<[u8; 32], ColumnError> {
-        match self.take() {
-            (column, ColumnValue::Blob(bytes)) => {
-                <[u8; 32]>::try_from(&**bytes).map_err(|_| ColumnError::new(column, "is not 32 bytes long"))
-            }
-            (column, other) => Err(ColumnError::new(column, format!("is {} and not a blob", other.kind()))),
+        let (column, value) = self.take();
+        Self::read_hash(column, value)?.ok_or_else(|| ColumnError::new(column, IS_NULL))
+    }
+
+    fn optional_hash(&mut self) -> Result<Option<[u8; 32]>, ColumnError> {
+        let (column, value) = self.take();
+        Self::read_hash(column, value)
+    }
+
+    fn read_hash(column: &'static str, value: &ColumnValue<'_>) -> Result<Option<[u8; 32]>, ColumnError> {
+        match value {
+            ColumnValue::Null => Ok(None),
+            ColumnValue::Blob(bytes) => match <[u8; 32]>::try_from(&**bytes) {
+                Ok(hash) => Ok(Some(hash)),
+                Err(_) => Err(ColumnError::new(column, "is not 32 bytes long")),
+            },
+            other => Err(ColumnError::new(column, format!("is {} and not a blob", other.kind()))),
         }
     }
 }
@@ -485,7 +520,7 @@ impl<'a> ItemText<'a> {
             state: Cow::Borrowed(item.state.as_str()),
             refunded: refunded.map(|amount| (Cow::Borrowed(amount.currency.code()), amount.minor_units)),
             message: Cow::Borrowed(&item.message),
-            requested: item.requested,
+            unrequested: !item.requested,
         }
     }
 
@@ -499,7 +534,7 @@ impl<'a> ItemText<'a> {
             None => None,
         };
         let (item_id, message) = (self.item_id.into_owned(), self.message.into_owned());
-        Ok(ItemResult { item_id, state, refunded_amount, message, requested: self.requested })
+        Ok(ItemResult { item_id, state, refunded_amount, message, requested: !self.unrequested })
     }
 }
 

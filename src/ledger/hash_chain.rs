@@ -30,9 +30,9 @@
 //! to_state       text
 //! kind           text
 //! attempt        integer
-//! actor          text
-//! note           text
-//! refund_digest  blob
+//! actor          text      absent if it is the gateway
+//! note           text      absent for the kinds created and dispatched, which say it all
+//! refund_digest  blob      absent if the next event is of the same refund and transaction
 //! ```
 //!
 //! So no event can be changed, dropped, added or moved without changing every later hash, and a
@@ -69,9 +69,9 @@ pub(super) struct EventHashInput<'a> {
     pub(super) to: State,
     pub(super) kind: EventKind,
     pub(super) attempt: u32,
-    pub(super) actor: &'a str,
-    pub(super) note: &'a str,
-    pub(super) refund_digest: &'a Hash,
+    pub(super) actor: Option<&'a str>,
+    pub(super) note: Option<&'a str>,
+    pub(super) refund_digest: Option<&'a Hash>,
 }
 
 /// Collects the bytes to hash: feeding a hash byte by byte takes longer than hashing them.
@@ -141,9 +141,9 @@ impl<'a> EventHashInput<'a> {
             to: record.to,
             kind: record.kind,
             attempt: record.attempt,
-            actor: &record.actor,
-            note: &record.note,
-            refund_digest: &event.refund_digest,
+            actor: encoding::stored_actor(&record.actor),
+            note: encoding::stored_note(record.kind, &record.note),
+            refund_digest: event.refund_digest.as_ref(),
         }
     }
 
@@ -161,9 +161,9 @@ impl<'a> EventHashInput<'a> {
             ("to_state", text(self.to.as_str())),
             ("kind", text(self.kind.as_str())),
             ("attempt", integer_value(i64::from(self.attempt))),
-            ("actor", text(self.actor)),
-            ("note", text(self.note)),
-            ("refund_digest", blob(self.refund_digest)),
+            ("actor", self.actor.map_or(ColumnValue::Null, text)),
+            ("note", self.note.map_or(ColumnValue::Null, text)),
+            ("refund_digest", self.refund_digest.map_or(ColumnValue::Null, blob)),
         ]
         .map(|(name, value)| (name, Cow::Owned(value)))
     }

@@ -1,4 +1,4 @@
-//! The durable record: refunds, attempts, events.
+//! The durable record: refunds and events.
 //!
 //! One method is one business step and one transaction, and its doc says what is true once it
 //! returns. The transition table of [`crate::domain::state`] is applied inside the transaction,

@@ -144,18 +144,19 @@ async fn a_ledger_is_verified_when_no_process_has_it_open() {
     );
     assert_eq!(code, Some(0));
 
-    // Changes one letter of the first event's note in the file.
+    // Changes one letter of the last event's note in the file.
     let ledger = dir.path().join("recoup.db");
     let mut bytes = std::fs::read(&ledger).unwrap();
-    let at = bytes.windows(9).position(|window| window == b"Recorded.").unwrap();
-    bytes[at] = b'r';
+    let note = b"sectigo refunded the money";
+    let at = bytes.windows(note.len()).position(|window| window == note).unwrap();
+    bytes[at] = b'S';
     std::fs::write(&ledger, bytes).unwrap();
     let (report, code) = verified(dir.path());
     assert_eq!((&report["clean"], &report["findingCount"]), (&false.into(), &1.into()), "{report}");
     let finding = &report["findings"][0];
-    assert_eq!((&finding["table"], &finding["row"]), (&"events".into(), &"sequence 1".into()), "{report}");
+    assert_eq!((&finding["table"], &finding["row"]), (&"events".into(), &"sequence 3".into()), "{report}");
     assert_eq!(finding["column"], "chain_hash");
     assert_eq!(code, Some(1));
     let (text, _) = output_of(&["verify", ledger.to_str().unwrap()]);
-    assert!(text.contains("table events, row sequence 1, column chain_hash") && text.contains("1 problem found"));
+    assert!(text.contains("table events, row sequence 3, column chain_hash") && text.contains("1 problem found"));
 }

@@ -24,7 +24,7 @@ use crate::history::{Answer, Call, Entry};
 use crate::plans::Plan;
 use crate::providers::ProviderRecords;
 use crate::quiescence::Quiescent;
-use crate::rows::{Attempt, Event, RefundRow, Rows};
+use crate::rows::{Attempt, Event, RefundRow, Rows, Unsent};
 use crate::run::Figures;
 use crate::support::demo_accounts::SECRETS;
 
@@ -439,9 +439,7 @@ impl<'a> Checker<'a> {
                 let what = format!("{name}: {} requests and {} attempts", requests.len(), attempts.len());
                 self.violation("intent before send", what);
             }
-            let is_unsent =
-                |attempt: &&&Attempt| attempt.outcome.as_deref() == Some("not_sent") && attempt.http_status.is_none();
-            let unsent = attempts.iter().filter(is_unsent).count();
+            let unsent = attempts.iter().filter(|attempt| attempt.unsent == Unsent::NotSent).count();
             if requests.len() > attempts.len() - unsent {
                 let what = format!(
                     "{name}: {} requests, and of {} attempts {unsent} are recorded as not sent: {attempts:?}",
@@ -540,9 +538,7 @@ impl<'a> Checker<'a> {
         let of_order = |id: &str| self.plans.get(id).is_some_and(|plan| plan.parts()[0].0 == order);
         let refunds: Vec<&str> = ledger.refunds.keys().map(String::as_str).filter(|id| of_order(id)).collect();
         let unprocessed = refunds.iter().flat_map(|id| ledger.attempts.get(*id).into_iter().flatten());
-        let unprocessed = unprocessed
-            .filter(|attempt| attempt.outcome.as_deref() == Some("not_sent") && attempt.http_status.is_some())
-            .count();
+        let unprocessed = unprocessed.filter(|attempt| attempt.unsent == Unsent::NotProcessed).count();
         let ordered = self.evidence.history.iter().filter(
             |entry| matches!(&entry.call, Call::Resolve { id, resolution: Resolution::SendAgain } if refunds.contains(&id.as_str())),
         );

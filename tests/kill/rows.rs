@@ -31,8 +31,17 @@ pub(crate) struct Attempt {
     pub(crate) number: i64,
     pub(crate) dispatched_micros: i64,
     pub(crate) ended: bool,
-    pub(crate) outcome: Option<String>,
-    pub(crate) http_status: Option<i64>,
+    pub(crate) unsent: Unsent,
+}
+
+/// Whether an attempt is recorded as one that nothing can have come of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unsent {
+    No,
+    /// No byte of it left.
+    NotSent,
+    /// The provider answered that it processed nothing.
+    NotProcessed,
 }
 
 #[derive(Debug, Clone)]
@@ -67,30 +76,14 @@ pub(crate) fn read(ledger: &Path) -> Rows {
     }
     let mut statement = connection
         .prepare(
-            "SELECT r.id, a.number, a.dispatch_time, a.end_time IS NOT NULL, a.outcome, a.http_status \
-             FROM attempts a JOIN refunds r ON r.ordinal = a.ordinal ORDER BY r.id, a.number",
-        )
-        .unwrap();
-    let mut found = statement.query([]).unwrap();
-    while let Some(row) = found.next().unwrap() {
-        let attempt = Attempt {
-            number: row.get(1).unwrap(),
-            dispatched_micros: row.get(2).unwrap(),
-            ended: row.get(3).unwrap(),
-            outcome: row.get(4).unwrap(),
-            http_status: row.get(5).unwrap(),
-        };
-        rows.attempts.entry(row.get(0).unwrap()).or_default().push(attempt);
-    }
-    let mut statement = connection
-        .prepare(
-            "SELECT e.sequence, r.id, e.revision, e.event_time, e.to_state, e.chain_hash, e.kind \
+            "SELECT e.sequence, r.id, e.revision, e.event_time, e.to_state, e.chain_hash, e.kind, e.attempt, \
+             e.from_state IS 'DISPATCHING', coalesce(e.note, '') \
              FROM events e JOIN refunds r ON r.ordinal = e.ordinal ORDER BY e.sequence",
         )
         .unwrap();
     let mut found = statement.query([]).unwrap();
     while let Some(row) = found.next().unwrap() {
-        rows.events.push(Event {
+        let event = Event {
             sequence: row.get(0).unwrap(),
             refund: row.get(1).unwrap(),
             revision: row.get(2).unwrap(),
@@ -98,7 +91,23 @@ pub(crate) fn read(ledger: &Path) -> Rows {
             to: state(&row.get::<_, String>(4).unwrap()),
             chain_hash: row.get(5).unwrap(),
             kind: EventKind::parse(&row.get::<_, String>(6).unwrap()).unwrap(),
-        });
+        };
+        let (number, ends): (i64, bool) = (row.get(7).unwrap(), row.get(8).unwrap());
+        let attempts = rows.attempts.entry(event.refund.clone()).or_default();
+        if ends {
+            let attempt = attempts.iter_mut().find(|attempt| attempt.number == number && !attempt.ended).unwrap();
+            attempt.ended = true;
+            attempt.unsent = match event.kind {
+                EventKind::NotSent if row.get::<_, String>(9).unwrap().contains(" was not sent: ") => Unsent::NotSent,
+                EventKind::NotSent => Unsent::NotProcessed,
+                _ => Unsent::No,
+            };
+        }
+        if event.to == State::Dispatching {
+            let dispatched_micros = event.time_micros;
+            attempts.push(Attempt { number, dispatched_micros, ended: false, unsent: Unsent::No });
+        }
+        rows.events.push(event);
     }
     rows
 }

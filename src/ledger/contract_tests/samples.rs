@@ -18,6 +18,9 @@ use crate::ledger::{FirstAttempt, NewRefund, RecordEvents, RelatedLogins, Ticket
 
 pub(in crate::ledger) const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
 
+/// Counts the attempts that have begun.
+pub(in crate::ledger) const ATTEMPTS: &str = "SELECT count(*) FROM events WHERE to_state = 'DISPATCHING'";
+
 /// A place with this login.
 pub(in crate::ledger) fn place(login: &str) -> Place {
     Place { endpoint: "https://provider.example".to_owned(), login: login.to_owned(), currency: Currency::USD }

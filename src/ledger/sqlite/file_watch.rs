@@ -1,9 +1,13 @@
 //! Whether the names of the ledger's files still lead to the files that are open.
 //!
 //! A file that was removed or replaced can be written to and synced as before, and all of it is
-//! lost with the process. So the writer checks before each transaction, and again after the commit
-//! and before any reply: what is acknowledged was in a file that has its name. A thread checks in
-//! between, so that a gateway with nothing to write notices too, within [`CHECK_INTERVAL`].
+//! lost with the process. So the writer checks after each commit and before any reply: what is
+//! acknowledged was in a file that has its name. A check before the transaction as well would add
+//! nothing to that. A thread checks in between, so that a gateway with nothing to write notices
+//! too, within [`CHECK_INTERVAL`].
+//!
+//! No name implies another: without the log's index or the lock, a second gateway could start on
+//! the same file, and neither would see the other's writes. So no attempt may leave then.
 
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};

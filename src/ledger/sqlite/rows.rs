@@ -11,7 +11,7 @@ use crate::ledger::encoding::{self, ColumnError, ColumnValue, EVENT_COLUMNS, Sto
 
 /// What [`event`] reads, from `events` as `e` and `refunds` as `r`.
 pub(super) const EVENT_SELECT: &str = "e.sequence, r.id, e.revision, e.event_time, e.from_state, e.to_state, e.kind, \
-     e.attempt, e.actor, e.note, e.refund_digest, e.chain_hash";
+     e.attempt, e.actor, e.note, e.refund_digest, e.chain_hash, r.provider";
 
 /// The row that an error is about.
 #[derive(Debug)]
@@ -82,10 +82,6 @@ impl RowRef {
 
     pub(super) fn event(sequence: i64) -> Self {
         Self { table: "events", row: format!("sequence {sequence}") }
-    }
-
-    pub(super) fn attempt(ordinal: i64, number: u32) -> Self {
-        Self { table: "attempts", row: format!("ordinal {ordinal}, number {number}") }
     }
 
     pub(super) fn corrupt(&self, column: &'static str, problem: impl Into<String>) -> LedgerError {

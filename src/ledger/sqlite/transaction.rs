@@ -14,9 +14,8 @@ use super::row_cache::RowCache;
 use super::rows::RowRef;
 use super::state_counts::Transition;
 use crate::domain::clock::Timestamp;
-use crate::domain::event::{Event, EventKind, Resolution};
+use crate::domain::event::{Event, EventKind};
 use crate::domain::ids::{ProviderKind, RefundId};
-use crate::domain::outcome::{DoubtReason, ProviderError};
 use crate::domain::place::Destination;
 use crate::domain::refund::{Refund, Reservation, SimilarityWindow};
 use crate::domain::state::State;
@@ -41,15 +40,8 @@ struct NewEvent<'a> {
     kind: EventKind,
     attempt: u32,
     actor: &'a str,
-    note: String,
-    change: AttemptChange,
-}
-
-/// What an event does to the `attempts` table.
-enum AttemptChange {
-    Unchanged,
-    Begins,
-    Ends { outcome: &'static str, doubt: Option<(DoubtReason, String)>, http_status: Option<u16> },
+    /// As it is stored.
+    note: Option<String>,
 }
 
 static INSERT_REFUND: LazyLock<String> = LazyLock::new(|| {
@@ -79,9 +71,11 @@ pub(super) const HASTEN: &str = "UPDATE refunds SET next_check = ?5, unheard = N
 /// How many refunds become due in one transaction.
 const HASTEN_BATCH: u32 = 1_000;
 
-/// Runs before a refund that was created at ?1 is inserted.
-const UPDATE_CLOCK_DISORDER: &str = "UPDATE clock_disorder SET max_micros = (SELECT max(create_time) FROM refunds) - ?1 \
-     WHERE max_micros < (SELECT max(create_time) FROM refunds) - ?1";
+/// Runs before a refund that was created at ?1 is inserted. Only a create_time before that of the
+/// last refund changes anything, so usually nothing is written.
+const UPDATE_CLOCK_DISORDER: &str = "UPDATE clock_disorder SET overtaken = max(coalesce(overtaken, last), last), \
+     max_micros = max(max_micros, max(coalesce(overtaken, last), last) - ?1) \
+     FROM (SELECT create_time AS last FROM refunds ORDER BY ordinal DESC LIMIT 1) WHERE ?1 < last";
 
 pub(super) fn create(txn: &mut WriteTxn<'_>, create: &NewRefund) -> Result<CreateOutcome, StepError> {
     let connection = txn.connection;
@@ -90,14 +84,7 @@ pub(super) fn create(txn: &mut WriteTxn<'_>, create: &NewRefund) -> Result<Creat
         known @ CreateOutcome::Known(_) => return Ok(known),
     };
     let mut history = Vec::with_capacity(2);
-    let recorded = NewEvent {
-        from: None,
-        kind: EventKind::Created,
-        attempt: 0,
-        actor: &create.actor,
-        note: "Recorded.".to_owned(),
-        change: AttemptChange::Unchanged,
-    };
+    let recorded = NewEvent { from: None, kind: EventKind::Created, attempt: 0, actor: &create.actor, note: None };
     let refund = if let Some(FirstAttempt { credential }) = &create.dispatch {
         let dispatched = Event::Dispatched { credential: credential.clone() };
         let after = created.apply(&dispatched, create.now)?;
@@ -397,7 +384,7 @@ fn update_holdings(
     Ok(())
 }
 
-/// Writes events with their hashes, and what they change in `attempts`.
+/// Writes events with their hashes.
 fn append(
     connection: &Connection,
     head: &mut ChainHead,
@@ -409,9 +396,13 @@ fn append(
         "INSERT INTO events (sequence, ordinal, revision, event_time, from_state, to_state, kind, attempt, actor, note, \
          refund_digest, chain_hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
     )?;
-    for (new_event, after) in history {
-        let NewEvent { from, kind, attempt, actor, note, .. } = &new_event;
-        let refund_digest = hash_chain::refund_digest(ordinal, intent, &encoding::state_values(&after));
+    let last = history.len();
+    for ((new_event, after), number) in history.into_iter().zip(1..) {
+        let NewEvent { from, kind, attempt, actor, note } = &new_event;
+        let actor = encoding::stored_actor(actor);
+        // The row is stored as it is after the last event alone.
+        let digest = || hash_chain::refund_digest(ordinal, intent, &encoding::state_values(&after));
+        let refund_digest = (number == last).then(digest);
         let time_micros = after.update_time.as_micros();
         let next = head.after(&EventHashInput {
             refund: after.id(),
@@ -422,8 +413,8 @@ fn append(
             kind: *kind,
             attempt: *attempt,
             actor,
-            note,
-            refund_digest: &refund_digest,
+            note: note.as_deref(),
+            refund_digest: refund_digest.as_ref(),
         });
         insert.execute(params![
             integer(next.sequence),
@@ -440,38 +431,6 @@ fn append(
             next.hash,
         ])?;
         *head = next;
-        update_attempt(connection, ordinal, &new_event, &after)?;
-    }
-    Ok(())
-}
-
-fn update_attempt(
-    connection: &Connection,
-    ordinal: i64,
-    new_event: &NewEvent<'_>,
-    after: &Refund,
-) -> Result<(), StepError> {
-    let number = after.attempt_count;
-    let time = after.update_time.as_micros();
-    match &new_event.change {
-        AttemptChange::Unchanged => {}
-        AttemptChange::Begins => {
-            let sql = "INSERT INTO attempts (ordinal, number, dispatch_time) VALUES (?1, ?2, ?3)";
-            connection.prepare_cached(sql)?.execute(params![ordinal, number, time])?;
-        }
-        AttemptChange::Ends { outcome, doubt, http_status } => {
-            let mut statement = connection.prepare_cached(
-                "UPDATE attempts SET end_time = ?3, outcome = ?4, doubt_reason = ?5, doubt_evidence = ?6, http_status = ?7 \
-                 WHERE ordinal = ?1 AND number = ?2 AND end_time IS NULL",
-            )?;
-            let reason = doubt.as_ref().map(|(reason, _)| reason.as_str());
-            let evidence = doubt.as_ref().map(|(_, evidence)| evidence);
-            let ended = statement.execute(params![ordinal, number, time, outcome, reason, evidence, http_status])?;
-            if ended != 1 {
-                let row = RowRef::attempt(ordinal, number);
-                return Err(row.corrupt("end_time", "is not that of an attempt in flight").into());
-            }
-        }
     }
     Ok(())
 }
@@ -483,43 +442,7 @@ impl<'a> NewEvent<'a> {
             kind: event.kind(),
             attempt: event.attempt(before, after),
             actor,
-            note: event.note(after),
-            change: AttemptChange::of(before, event, after),
-        }
-    }
-}
-
-impl AttemptChange {
-    /// Only an answer that arrives while the attempt is in flight ends it. What a later lookup
-    /// shows is in the history alone.
-    fn of(before: &Refund, event: &Event, after: &Refund) -> Self {
-        let status = |error: &ProviderError| (error.http_status != 0).then_some(error.http_status);
-        let ends = |outcome, http_status| AttemptChange::Ends { outcome, doubt: None, http_status };
-        match event {
-            Event::Dispatched { .. } => AttemptChange::Begins,
-            Event::Resolved(decided) if decided.resolution == Resolution::SendAgain => AttemptChange::Begins,
-            _ if before.state != State::Dispatching => AttemptChange::Unchanged,
-            Event::NotSent { error, .. } => ends("not_sent", status(error)),
-            Event::Refunded(confirmation) => ends("refunded", confirmation.error.as_ref().and_then(status)),
-            Event::Accepted(_) => ends("accepted", None),
-            Event::Refused { error, .. } => ends("refused", status(error)),
-            Event::Doubted { reason, evidence, error, .. } => AttemptChange::Ends {
-                outcome: "unknown",
-                doubt: Some((*reason, evidence.clone())),
-                http_status: error.as_ref().and_then(status),
-            },
-            Event::Interrupted => AttemptChange::Ends {
-                outcome: "unknown",
-                doubt: after.doubt.as_ref().map(|doubt| (doubt.reason, doubt.last_evidence.clone())),
-                http_status: None,
-            },
-            Event::Checked(_)
-            | Event::Escalated { .. }
-            | Event::Cancelled
-            | Event::Expired
-            | Event::Resolved(_)
-            | Event::Reassigned { .. }
-            | Event::Corrected { .. } => AttemptChange::Unchanged,
+            note: encoding::stored_note(event.kind(), &event.note(after)).map(str::to_owned),
         }
     }
 }

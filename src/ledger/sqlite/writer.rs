@@ -65,9 +65,8 @@ struct BatchResult {
 /// Halts the ledger if the thread panics.
 struct HaltOnPanic(Arc<LedgerState>);
 
-/// An event with a commit of its own dirties about ten pages: this keeps the log near 20 MB, and
-/// checkpoints rare.
-const EVENTS_PER_CHECKPOINT: u64 = 500;
+/// An event dirties about five pages: this keeps the log near 20 MB, and checkpoints rare.
+const EVENTS_PER_CHECKPOINT: u64 = 1_000;
 /// Pages of log (256 MB) above which the writer waits for the readers, so that the log can start
 /// over.
 const WAL_RESTART_PAGES: i64 = 65_536;
@@ -157,7 +156,8 @@ impl LedgerWriter {
         if let Some(counts) = self.state.counts() {
             counts.metrics.record_commit(batch.len(), start.elapsed());
         }
-        // A write into a file that has lost its name is lost when this process ends.
+        // A write into a file that has lost its name is lost when this process ends. It is on disk
+        // after all if the name is put back.
         match synced.and_then(|()| self.state.verify_files()) {
             Ok(()) => Ok(done),
             Err(LedgerError::Overloaded) => Err(LedgerError::Overloaded),
@@ -168,7 +168,6 @@ impl LedgerWriter {
 
     /// Begins a transaction, and halts if the history does not end where this process left it.
     fn begin(&mut self) -> Result<(), LedgerError> {
-        self.state.verify_files()?;
         self.execute("BEGIN IMMEDIATE")?;
         let version = queries::version(&self.connection).map_err(|error| self.transaction_failed(error))?;
         if self.version == Some(version) {

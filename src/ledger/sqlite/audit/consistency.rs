@@ -1,10 +1,12 @@
 //! Every refund's row, attempts and holdings against its history.
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 
-use super::{Findings, RefundsRead, count};
+use super::{Findings, RefundsRead};
 use crate::domain::clock::Timestamp;
+use crate::domain::event::EventKind;
+use crate::domain::history;
 use crate::domain::refund::{Reservation, SimilarityWindow};
 use crate::domain::state::State;
 use crate::ledger::encoding::StoredRefund;
@@ -19,24 +21,19 @@ struct EventRow {
     from: Option<String>,
     to: String,
     kind: String,
-    note: String,
-    refund_digest: Vec<u8>,
+    attempt: i64,
+    note: Option<String>,
+    refund_digest: Option<Vec<u8>>,
 }
 
-/// An attempt as the history records it.
-struct AttemptFromEvents<'a> {
-    begun: &'a EventRow,
-    ended: Option<&'a EventRow>,
-}
-
-/// A row of `attempts`.
-struct AttemptRow {
-    number: i64,
-    dispatch_time: i64,
-    end_time: Option<i64>,
-    outcome: Option<String>,
-    doubt_reason: Option<String>,
-    doubt_evidence: Option<String>,
+/// The attempts of a refund as its events record them.
+#[derive(Default)]
+struct Attempts {
+    /// When each attempt began.
+    begun: Vec<i64>,
+    is_in_flight: bool,
+    /// See [`crate::domain::refund::Refund::unanswered_attempts`].
+    unanswered: u32,
 }
 
 /// A table of what refunds hold, and the rows that a refund must have there.
@@ -67,36 +64,42 @@ const INDEX_TABLES: [IndexTable; 3] = [
 const DISPATCHING: &str = State::Dispatching.as_str();
 
 pub(super) fn check(connection: &Connection, findings: &mut Findings) -> RefundsRead {
-    let mut refunds = 0_u64;
-    findings.pass("refunds", |findings| check_refunds(connection, findings, &mut refunds));
+    let mut read = RefundsRead::default();
+    findings.pass("refunds", |findings| check_refunds(connection, findings, &mut read));
     for table in &INDEX_TABLES {
         findings.pass(table.name, |findings| check_no_extra_rows(connection, table, findings));
     }
     findings.pass("clock_disorder", |findings| check_clock_disorder(connection, findings));
-    RefundsRead { refunds, attempts: count(connection, "attempts") }
+    read
 }
 
 /// If it is too small, pages by time miss refunds.
 fn check_clock_disorder(connection: &Connection, findings: &mut Findings) -> rusqlite::Result<()> {
-    let (kept, found): (Option<i64>, i64) = connection.query_row(
-        "SELECT (SELECT max_micros FROM clock_disorder), coalesce(max(latest - create_time), 0) \
+    let (kept, latest): (Option<i64>, Option<i64>) = connection.query_row(
+        "SELECT (SELECT max_micros FROM clock_disorder), \
+         max((SELECT overtaken FROM clock_disorder), (SELECT create_time FROM refunds ORDER BY ordinal DESC LIMIT 1))",
+        [],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    let (found, latest_found): (i64, Option<i64>) = connection.query_row(
+        "SELECT coalesce(max(latest - create_time), 0), max(latest) \
          FROM (SELECT create_time, max(create_time) OVER (ORDER BY ordinal) AS latest FROM refunds) AS walked",
         [],
         |row| Ok((row.get(0)?, row.get(1)?)),
     )?;
-    if kept.is_none_or(|kept| kept < found) {
-        let kept = kept.map_or_else(|| "missing".to_owned(), |kept| kept.to_string());
-        findings.add(
-            "clock_disorder",
-            "only_row 1",
-            "max_micros",
-            format!("is {kept}, and refunds are {found} out of order"),
-        );
+    let mut add = |column, problem| findings.add("clock_disorder", "only_row 1", column, problem);
+    match kept {
+        None => add("max_micros", format!("is missing, and refunds are {found} out of order")),
+        Some(kept) if kept < found => add("max_micros", format!("is {kept}, and refunds are {found} out of order")),
+        Some(_) if found > 0 && latest != latest_found => {
+            add("overtaken", format!("does not lead to the latest create_time, {}", text_or_null(latest_found)));
+        }
+        Some(_) => {}
     }
     Ok(())
 }
 
-fn check_refunds(connection: &Connection, findings: &mut Findings, read: &mut u64) -> rusqlite::Result<()> {
+fn check_refunds(connection: &Connection, findings: &mut Findings, read: &mut RefundsRead) -> rusqlite::Result<()> {
     let mut refunds = connection.prepare(&format!("SELECT {} FROM refunds ORDER BY ordinal", rows::refund_select()))?;
     let mut rows = refunds.query([])?;
     let mut last = 0_i64;
@@ -107,7 +110,7 @@ fn check_refunds(connection: &Connection, findings: &mut Findings, read: &mut u6
             findings.add("refunds", &place, "ordinal", format!("follows {last}: refunds are missing"));
         }
         last = ordinal;
-        *read = read.saturating_add(1);
+        read.refunds = read.refunds.saturating_add(1);
         let stored = match rows::refund(row) {
             Ok(stored) => Some(stored),
             Err(error) => {
@@ -115,27 +118,25 @@ fn check_refunds(connection: &Connection, findings: &mut Findings, read: &mut u6
                 None
             }
         };
-        // One refund whose events or attempts cannot be read does not hide the next.
-        findings.pass("events", |findings| check_refund(connection, ordinal, stored.as_ref(), findings));
-    }
-    let issued: Option<i64> = connection
-        .query_row("SELECT seq FROM sqlite_sequence WHERE name = 'refunds'", [], |row| row.get(0))
-        .optional()?;
-    if issued.unwrap_or(0) != last {
-        let problem = format!("is {}, and the last refund is {last}", issued.unwrap_or(0));
-        findings.add("sqlite_sequence", "name refunds", "seq", problem);
+        // One refund whose events cannot be read does not hide the next.
+        findings.pass("events", |findings| {
+            let attempts = check_refund(connection, ordinal, stored.as_ref(), findings)?;
+            read.attempts = read.attempts.saturating_add(attempts);
+            Ok(())
+        });
     }
     Ok(())
 }
 
+/// Returns how many attempts the refund's events begin.
 fn check_refund(
     connection: &Connection,
     ordinal: i64,
     stored: Option<&StoredRefund>,
     findings: &mut Findings,
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<u64> {
     let mut statement = connection.prepare_cached(
-        "SELECT sequence, revision, event_time, from_state, to_state, kind, note, refund_digest FROM events \
+        "SELECT sequence, revision, event_time, from_state, to_state, kind, attempt, note, refund_digest FROM events \
          WHERE ordinal = ?1 ORDER BY revision",
     )?;
     let events: Result<Vec<EventRow>, rusqlite::Error> =
@@ -143,17 +144,18 @@ fn check_refund(
     let events = match events {
         Ok(events) => events,
         // The check of the chain reports a value of another type.
-        Err(rusqlite::Error::InvalidColumnType(..)) => return Ok(()),
+        Err(rusqlite::Error::InvalidColumnType(..)) => return Ok(0),
         Err(error) => return Err(error),
     };
     check_continuity(&events, findings);
+    let attempts = check_attempts(&events, findings);
     if let Some(stored) = stored {
-        check_row(&events, stored, findings);
+        check_row(&events, &attempts, stored, findings);
         for table in &INDEX_TABLES {
             check_expected_rows(connection, table, stored, findings)?;
         }
     }
-    check_attempts(connection, ordinal, &events, findings)
+    Ok(u64::try_from(attempts.begun.len()).unwrap_or(u64::MAX))
 }
 
 /// A refund's history has no gaps, and each event begins in the state where the one before it
@@ -177,6 +179,13 @@ fn check_continuity(events: &[EventRow], findings: &mut Findings) {
         if event.time < time {
             findings.add("events", &row, "event_time", "is earlier than that of the event before");
         }
+        if let Some(before) = before
+            && before.refund_digest.is_none()
+            && before.sequence.saturating_add(1) != event.sequence
+        {
+            let row = format!("sequence {}", before.sequence);
+            findings.add("events", row, "refund_digest", "is NULL, and the next event is not of the same transaction");
+        }
         if before.is_some_and(|before| before.sequence >= event.sequence) {
             findings.add("events", &row, "sequence", "is lower than that of an earlier revision");
         }
@@ -184,7 +193,7 @@ fn check_continuity(events: &[EventRow], findings: &mut Findings) {
     }
 }
 
-fn check_row(events: &[EventRow], stored: &StoredRefund, findings: &mut Findings) {
+fn check_row(events: &[EventRow], attempts: &Attempts, stored: &StoredRefund, findings: &mut Findings) {
     let refund = &stored.refund;
     let place = format!("ordinal {}", stored.ordinal);
     let (Some(first), Some(last)) = (events.first(), events.last()) else {
@@ -201,73 +210,63 @@ fn check_row(events: &[EventRow], stored: &StoredRefund, findings: &mut Findings
     compare("revision", refund.revision.to_string(), last.revision.to_string());
     compare("update_time", refund.update_time.as_micros().to_string(), last.time.to_string());
     compare("create_time", refund.create_time.as_micros().to_string(), first.time.to_string());
-    compare("attempt_count", refund.attempt_count.to_string(), attempts_of(events).len().to_string());
+    compare("attempt_count", refund.attempt_count.to_string(), attempts.begun.len().to_string());
+    compare("unanswered_attempts", refund.unanswered_attempts.to_string(), attempts.unanswered.to_string());
+    let last_dispatch = refund.last_dispatch_time.map(Timestamp::as_micros);
+    if usize::try_from(refund.attempt_count) == Ok(attempts.begun.len()) {
+        compare("last_dispatch_time", text_or_null(last_dispatch), text_or_null(attempts.begun.last().copied()));
+    }
+    if let Some(first) = refund.dispatch_time.map(Timestamp::as_micros)
+        && !attempts.begun.is_empty()
+        && !attempts.begun.contains(&first)
+    {
+        compare("dispatch_time", first.to_string(), "no attempt that began then".to_owned());
+    }
     if let Some(complete) = refund.complete_time {
         // A refund that is corrected later was complete before.
         let ended = events.iter().find(|event| State::parse(&event.to).is_some_and(State::is_terminal)).unwrap_or(last);
         compare("complete_time", complete.as_micros().to_string(), ended.time.to_string());
     }
-    if !is_reported && last.refund_digest != hash_chain::digest_of(stored) {
+    if !is_reported && last.refund_digest.as_deref() != Some(hash_chain::digest_of(stored).as_slice()) {
         let problem = format!("is not what the history recorded at revision {}", last.revision);
         findings.add("refunds", &place, "(row)", problem);
     }
 }
 
-fn check_attempts(
-    connection: &Connection,
-    ordinal: i64,
-    events: &[EventRow],
-    findings: &mut Findings,
-) -> rusqlite::Result<()> {
-    let mut statement = connection.prepare_cached(
-        "SELECT number, dispatch_time, end_time, outcome, doubt_reason, doubt_evidence FROM attempts \
-         WHERE ordinal = ?1 ORDER BY number",
-    )?;
-    let mut rows = statement.query(params![ordinal])?;
-    let mut attempts = Vec::new();
-    while let Some(row) = rows.next()? {
-        match AttemptRow::read(row) {
-            Ok(attempt) => attempts.push(attempt),
-            Err(rusqlite::Error::InvalidColumnType(_, column, found)) => {
-                let number: i64 = row.get(0).unwrap_or(0);
-                let place = format!("ordinal {ordinal}, number {number}");
-                findings.add("attempts", place, column, format!("is {found}, which is not its type"));
-                return Ok(());
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    let expected = attempts_of(events);
-    for (expected, number) in expected.iter().zip(1_i64..) {
-        let place = format!("ordinal {ordinal}, number {number}");
-        match attempts.iter().find(|attempt| attempt.number == number) {
-            Some(attempt) => attempt.check(expected, &place, findings),
-            None => {
-                let problem = format!("is missing: the history has it begin at sequence {}", expected.begun.sequence);
-                findings.add("attempts", place, "number", problem);
-            }
-        }
-    }
-    let count = i64::try_from(expected.len()).unwrap_or(i64::MAX);
-    for attempt in attempts.iter().filter(|attempt| !(1..=count).contains(&attempt.number)) {
-        let place = format!("ordinal {ordinal}, number {}", attempt.number);
-        findings.add("attempts", place, "number", "no event has it begin");
-    }
-    Ok(())
-}
-
-/// An event that leads to DISPATCHING begins an attempt, and the next one from there ends it.
-fn attempts_of(events: &[EventRow]) -> Vec<AttemptFromEvents<'_>> {
-    let mut attempts = Vec::new();
+/// Each attempt begins once and ends once, and both events name it. That it ends before another
+/// begins follows from [`check_continuity`]. Replays what the events say about attempts.
+fn check_attempts(events: &[EventRow], findings: &mut Findings) -> Attempts {
+    let mut attempts = Attempts::default();
     for event in events {
-        if event.from.as_deref() == Some(DISPATCHING)
-            && let Some(AttemptFromEvents { ended, .. }) = attempts.last_mut()
-        {
-            *ended = Some(event);
+        let row = format!("sequence {}", event.sequence);
+        let (ends, begins) = (event.from.as_deref() == Some(DISPATCHING), event.to == DISPATCHING);
+        let kind = EventKind::parse(&event.kind);
+        if ends && !kind.is_some_and(EventKind::ends_attempt) {
+            findings.add("events", &row, "kind", format!("is {}, which ends no attempt", event.kind));
         }
-        if event.to == DISPATCHING {
-            attempts.push(AttemptFromEvents { begun: event, ended: None });
+        if begins && attempts.is_in_flight {
+            findings.add("events", &row, "to_state", "is DISPATCHING, and an attempt was in flight already");
         }
+        if begins && !kind.is_some_and(EventKind::begins_attempt) {
+            findings.add("events", &row, "kind", format!("is {}, which begins no attempt", event.kind));
+        }
+        if begins {
+            attempts.begun.push(event.time);
+        }
+        attempts.is_in_flight = begins;
+        let number = if ends || begins { i64::try_from(attempts.begun.len()).unwrap_or(i64::MAX) } else { 0 };
+        if event.attempt != number {
+            findings.add("events", &row, "attempt", format!("is {}, where {number} is expected", event.attempt));
+        }
+        attempts.unanswered = match kind {
+            Some(EventKind::Doubted) if event.note.as_deref().is_some_and(history::says_not_processed) => {
+                attempts.unanswered
+            }
+            Some(EventKind::Doubted | EventKind::Interrupted) => attempts.unanswered.saturating_add(1),
+            Some(EventKind::Resolved) if begins => attempts.unanswered.max(1),
+            Some(EventKind::Accepted | EventKind::Refunded | EventKind::Refused | EventKind::Corrected) => 0,
+            _ => attempts.unanswered,
+        };
     }
     attempts
 }
@@ -364,6 +363,10 @@ fn similarities_of(stored: &StoredRefund) -> Vec<IndexRow> {
     target.payee_references().into_iter().map(row).collect()
 }
 
+fn text_or_null(number: Option<i64>) -> String {
+    number.map_or_else(|| "NULL".to_owned(), |number| number.to_string())
+}
+
 fn login_of(stored: &StoredRefund) -> Value {
     Value::Text(stored.refund.place.login.clone())
 }
@@ -381,63 +384,9 @@ impl EventRow {
             from: row.get(3)?,
             to: row.get(4)?,
             kind: row.get(5)?,
-            note: row.get(6)?,
-            refund_digest: row.get(7)?,
+            attempt: row.get(6)?,
+            note: row.get(7)?,
+            refund_digest: row.get(8)?,
         })
-    }
-}
-
-impl AttemptRow {
-    fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
-        Ok(Self {
-            number: row.get(0)?,
-            dispatch_time: row.get(1)?,
-            end_time: row.get(2)?,
-            outcome: row.get(3)?,
-            doubt_reason: row.get(4)?,
-            doubt_evidence: row.get(5)?,
-        })
-    }
-
-    fn check(&self, expected: &AttemptFromEvents<'_>, row: &str, findings: &mut Findings) {
-        let mut finding = |column: &str, problem: String| findings.add("attempts", row, column, problem);
-        if self.dispatch_time != expected.begun.time {
-            let problem = format!("is {}, and the history has it begin at {}", self.dispatch_time, expected.begun.time);
-            finding("dispatch_time", problem);
-        }
-        let Some(ended) = expected.ended else {
-            if self.end_time.is_some() {
-                finding("end_time", "is set, and the history has it in flight".to_owned());
-            }
-            return;
-        };
-        match self.end_time {
-            None => {
-                return finding(
-                    "end_time",
-                    format!("is NULL, and the history ended it at sequence {}", ended.sequence),
-                );
-            }
-            Some(time) if time != ended.time => {
-                finding("end_time", format!("is {time}, and the history has it end at {}", ended.time));
-            }
-            Some(_) => {}
-        }
-        let outcome_of_kind = match ended.kind.as_str() {
-            "doubted" | "interrupted" => "unknown",
-            other => other,
-        };
-        let outcome = self.outcome.as_deref().unwrap_or("NULL");
-        if outcome != outcome_of_kind {
-            finding("outcome", format!("is {outcome}, and the history ended it with {}", ended.kind));
-        }
-        if ended.kind == "interrupted" && self.doubt_reason.as_deref() != Some("gateway_restarted") {
-            finding("doubt_reason", "is not that of an interrupted attempt".to_owned());
-        }
-        if ended.kind == "doubted"
-            && self.doubt_evidence.as_ref().is_some_and(|evidence| !ended.note.contains(evidence.as_str()))
-        {
-            finding("doubt_evidence", format!("is not what the history has at sequence {}", ended.sequence));
-        }
     }
 }

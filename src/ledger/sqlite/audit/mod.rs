@@ -11,17 +11,14 @@
 //! (`<path>-wal`, after a crash), it is read along with the file; SQLite then keeps its index of it
 //! in `<path>-shm`.
 //!
-//! Some values are stored only once and cannot be compared with anything: the `http_status` of an
-//! attempt, the `doubt_reason` of one whose doubt has ended, which logins are linked, and the
-//! standstills. Everything else is stored at least twice, or covered by a hash.
+//! Some values are stored only once and cannot be compared with anything: which logins are linked,
+//! and the standstills. Everything else is stored at least twice, or covered by a hash.
 
 mod consistency;
 mod file;
 mod history;
 
 use std::path::{Path, PathBuf};
-
-use rusqlite::Connection;
 
 use super::failure::StepError;
 use super::open::OpenError;
@@ -119,12 +116,6 @@ impl Findings {
     }
 }
 
-/// How many rows a table has.
-fn count(connection: &Connection, table: &str) -> u64 {
-    let counted = connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get::<_, i64>(0));
-    counted.ok().and_then(|number| u64::try_from(number).ok()).unwrap_or(0)
-}
-
 /// What [`history::check`] has read.
 struct HistoryRead {
     events: u64,
@@ -133,6 +124,7 @@ struct HistoryRead {
 }
 
 /// What [`consistency::check`] has read.
+#[derive(Default)]
 struct RefundsRead {
     refunds: u64,
     attempts: u64,

@@ -13,6 +13,10 @@ async fn closed() -> (TempDir, PathBuf) {
     }
     bench.new_refund(namecom("items", &[1, 2])).await;
     bench.new_refund(debitsuccess("amount", "DS1", 1250)).await;
+    // It was on its way to the ledger when the others were recorded.
+    let overtaken =
+        NewRefund { now: NOW.saturating_sub(Duration::from_secs(1)), ..create(debitsuccess("late", "DS2", 1250)) };
+    bench.ledger.create(overtaken).await.unwrap();
     let path = bench.path();
     let SqliteBench { directory, ledger, .. } = bench;
     ledger.close().await;
@@ -55,7 +59,7 @@ async fn a_sound_ledger_has_no_findings_and_is_unchanged() {
     let names = files();
     let seen = audit(&path).unwrap();
     assert_eq!(lines(&seen), Vec::<String>::new());
-    assert_eq!((seen.refunds, seen.schema_version), (11, VERSION as i64));
+    assert_eq!((seen.refunds, seen.schema_version), (12, VERSION as i64));
     assert!(seen.attempts >= 7 && seen.events > 20 && seen.last_sequence == seen.events, "{seen:?}");
     assert_eq!(std::fs::read(&path).unwrap(), before);
     assert_eq!(files(), names);
@@ -122,34 +126,41 @@ async fn a_ledger_that_cannot_be_audited_is_refused_in_one_sentence() {
     "DELETE FROM refunds WHERE id = 'items'",
     &["refunds, row ordinal 11, column ordinal: follows 9", "column ordinal: names a row of refunds that does not exist"]
 )]
-#[case::the_last_refund_and_all_of_it(
-    "DELETE FROM refunds WHERE id = 'amount'; DELETE FROM events WHERE ordinal = 11;
-     DELETE FROM similarity WHERE ordinal = 11; DELETE FROM refund_references WHERE ordinal = 11",
-    &["sqlite_sequence, row name refunds, column seq: is 11, and the last refund is 10"]
-)]
 #[case::an_event("DELETE FROM events WHERE sequence = 9", &["events, row sequence 10, column sequence: follows 8"])]
 #[case::the_first_event("DELETE FROM events WHERE sequence = 1", &["events, row sequence 2, column sequence: follows 0"])]
 #[case::the_last_event(
     "DELETE FROM events WHERE sequence = (SELECT max(sequence) FROM events)",
-    &["refunds, row ordinal 11, column ordinal: has no history"]
+    &["refunds, row ordinal 12, column ordinal: has no history"]
 )]
-#[case::a_note("UPDATE events SET note = 'all is well' WHERE sequence = 5", &["events, row sequence 5, column chain_hash"])]
+#[case::a_note("UPDATE events SET note = 'all is well' WHERE sequence = 6", &["events, row sequence 6, column chain_hash"])]
+#[case::a_note_of_a_kind_that_says_it_all("UPDATE events SET note = 'x' WHERE sequence = 5", &["events, row sequence 5, column note: is not NULL, and the kind says it all"])]
+#[case::a_missing_note("UPDATE events SET note = NULL WHERE sequence = 6", &["events, row sequence 6, column note: is NULL"])]
+#[case::a_missing_digest("UPDATE events SET refund_digest = NULL WHERE sequence = 6", &["events, row sequence 6, column chain_hash", "refunds, row ordinal 3, column (row)"])]
 #[case::a_hash("UPDATE events SET chain_hash = zeroblob(32) WHERE sequence = 5", &["row sequence 5, column chain_hash", "row sequence 6, column chain_hash"])]
 #[case::a_short_hash("UPDATE events SET chain_hash = x'00' WHERE sequence = 5", &["row sequence 5, column chain_hash: is not 32 bytes long"])]
 #[case::a_transition("UPDATE events SET from_state = 'SUBMITTED' WHERE sequence = 3", &["row sequence 3, column from_state: is SUBMITTED, and the event before"])]
-#[case::an_attempt("DELETE FROM attempts WHERE ordinal = 4", &["attempts, row ordinal 4, number 1, column number: is missing"])]
-#[case::an_attempt_too_many(
-    "INSERT INTO attempts (ordinal, number, dispatch_time) VALUES (1, 1, 5)",
-    &["attempts, row ordinal 1, number 1, column number: no event has it begin"]
+#[case::an_attempt_begun_twice(
+    "UPDATE events SET from_state = 'PENDING', to_state = 'DISPATCHING' WHERE ordinal = 4 AND revision = 3",
+    &["row sequence 9, column to_state: is DISPATCHING, and an attempt was in flight already", "row sequence 9, column kind: is doubted, which begins no attempt", "refunds, row ordinal 4, column attempt_count: is 1, and the history has 2"]
+)]
+#[case::an_attempt_never_begun(
+    "UPDATE events SET to_state = 'PENDING' WHERE ordinal = 4 AND revision = 2",
+    &["row sequence 9, column from_state: is DISPATCHING, and the event before ended with PENDING", "row sequence 8, column attempt: is 1, where 0 is expected", "refunds, row ordinal 4, column attempt_count: is 1, and the history has 0"]
 )]
 #[case::an_attempt_reopened(
-    "UPDATE attempts SET end_time = NULL, outcome = NULL, doubt_reason = NULL, doubt_evidence = NULL WHERE ordinal = 4",
-    &["attempts, row ordinal 4, number 1, column end_time: is NULL"]
+    "UPDATE events SET to_state = 'DISPATCHING' WHERE ordinal = 4 AND revision = 3",
+    &["refunds, row ordinal 4, column state: is IN_DOUBT, and the history has DISPATCHING", "row sequence 9, column kind: is doubted, which begins no attempt"]
 )]
-#[case::an_attempt_ended("UPDATE attempts SET end_time = dispatch_time, outcome = 'refused' WHERE ordinal = 2", &["number 1, column end_time: is set"])]
-#[case::an_outcome("UPDATE attempts SET outcome = 'refused' WHERE ordinal = 6", &["attempts, row ordinal 6, number 1, column outcome: is refused"])]
-#[case::evidence("UPDATE attempts SET doubt_evidence = 'it was fine' WHERE ordinal = 4", &["number 1, column doubt_evidence"])]
-#[case::a_dispatch_time("UPDATE attempts SET dispatch_time = 7 WHERE ordinal = 6", &["number 1, column dispatch_time: is 7"])]
+#[case::an_attempt_not_ended(
+    "UPDATE events SET from_state = 'PENDING' WHERE ordinal = 4 AND revision = 3",
+    &["row sequence 9, column from_state: is PENDING, and the event before ended with DISPATCHING", "row sequence 9, column attempt: is 1, where 0 is expected"]
+)]
+#[case::an_end_of_another_kind("UPDATE events SET kind = 'checked' WHERE ordinal = 4 AND revision = 3", &["row sequence 9, column kind: is checked, which ends no attempt"])]
+#[case::an_attempts_number("UPDATE events SET attempt = 2 WHERE ordinal = 4 AND revision = 2", &["row sequence 8, column attempt: is 2, where 1 is expected"])]
+#[case::a_count_of_attempts("UPDATE refunds SET attempt_count = 2 WHERE ordinal = 4", &["refunds, row ordinal 4, column attempt_count: is 2, and the history has 1"])]
+#[case::unanswered_attempts("UPDATE refunds SET unanswered_attempts = 0 WHERE ordinal = 4", &["refunds, row ordinal 4, column unanswered_attempts: is 0, and the history has 1"])]
+#[case::a_dispatch_time("UPDATE refunds SET last_dispatch_time = 7 WHERE ordinal = 6", &["refunds, row ordinal 6, column last_dispatch_time: is 7"])]
+#[case::the_first_dispatch_time("UPDATE refunds SET dispatch_time = 7 WHERE ordinal = 6", &["refunds, row ordinal 6, column dispatch_time: is 7"])]
 #[case::a_reservation("DELETE FROM reservations WHERE ordinal = 6", &["reservations, row key order:succeeded, ordinal 6, column ordinal: is missing"])]
 #[case::a_reservation_of_a_failed_refund(
     "INSERT INTO reservations VALUES ('order:FAILED', 'demo', 8, NULL)",
@@ -162,6 +173,8 @@ async fn a_ledger_that_cannot_be_audited_is_refused_in_one_sentence() {
 #[case::a_reference("DELETE FROM refund_references WHERE reference = '77'", &["refund_references, row reference 77, ordinal 10"])]
 #[case::a_similarity("UPDATE similarity SET until_time = 0", &["similarity, row key", "does not hold this"])]
 #[case::the_disorder("DELETE FROM clock_disorder", &["clock_disorder, row only_row 1, column max_micros: is missing"])]
+#[case::a_smaller_disorder("UPDATE clock_disorder SET max_micros = 1", &["clock_disorder, row only_row 1, column max_micros: is 1, and refunds are 1000000 out of order"])]
+#[case::an_earlier_latest_time("UPDATE clock_disorder SET overtaken = NULL", &["clock_disorder, row only_row 1, column overtaken: does not lead to the latest create_time"])]
 #[case::an_index(
     "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = sql || ' ' WHERE name = 'refunds_due_later';",
     &["sqlite_schema, row index refunds_due_later of refunds, column sql: is not as this program created it"]
@@ -177,6 +190,39 @@ async fn every_edit_is_named(#[case] sql: &str, #[case] expected: &[&str]) {
     }
     assert!(found.len() <= expected.len() + 4, "too much is blamed: {found:#?}");
     assert_eq!(seen.finding_count, found.len() as u64);
+}
+
+/// An event has none only if the next one was recorded with it.
+#[tokio::test]
+async fn a_missing_digest_of_an_earlier_transaction_is_named() {
+    let bench = SqliteBench::new();
+    let first = bench.new_refund(sectigo("a", "100")).await;
+    bench.new_refund(sectigo("b", "200")).await;
+    bench.record(&first, &[Event::Dispatched { credential: None }, doubted()]).await.unwrap();
+    let path = bench.path();
+    let SqliteBench { directory: _directory, ledger, .. } = bench;
+    ledger.close().await;
+    assert_eq!(lines(&audit(&path).unwrap()), Vec::<String>::new());
+    edit(&path, "UPDATE events SET refund_digest = NULL WHERE sequence = 1");
+    let found = lines(&audit(&path).unwrap());
+    let expected = "events, row sequence 1, column refund_digest: is NULL, and the next event is not of the same";
+    assert!(found.iter().any(|line| line.contains(expected)), "{found:#?}");
+}
+
+/// Nothing in the file shows it. The sequence number and the hash that were kept elsewhere do.
+#[tokio::test]
+async fn without_its_last_refund_a_ledger_has_another_last_hash() {
+    let (_directory, path) = closed().await;
+    let before = audit(&path).unwrap();
+    edit(
+        &path,
+        "DELETE FROM refunds WHERE ordinal = 12; DELETE FROM events WHERE ordinal = 12;
+         DELETE FROM similarity WHERE ordinal = 12; DELETE FROM refund_references WHERE ordinal = 12",
+    );
+    let after = audit(&path).unwrap();
+    assert_eq!(lines(&after), Vec::<String>::new());
+    assert_eq!(after.last_sequence, before.last_sequence - 1);
+    assert_ne!(after.last_chain_hash, before.last_chain_hash);
 }
 
 #[tokio::test]
@@ -219,11 +265,9 @@ fn content(path: &Path) -> Option<String> {
     for columns in [
         "* FROM refunds ORDER BY 1",
         "* FROM events ORDER BY 1",
-        "ordinal, number, dispatch_time, end_time, outcome, doubt_evidence FROM attempts ORDER BY 1, 2",
         "* FROM reservations ORDER BY 1, 2",
         "* FROM refund_references ORDER BY 1, 2",
         "* FROM similarity ORDER BY 1, 2, 3, 4",
-        "* FROM sqlite_sequence",
         "type, name, tbl_name, sql FROM sqlite_schema ORDER BY name",
         "* FROM pragma_user_version",
     ] {

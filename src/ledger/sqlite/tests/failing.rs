@@ -176,11 +176,7 @@ async fn an_overwritten_file_is_corrupt_and_not_just_unavailable() {
 #[case("labels = '{ }'", "labels", "is not in the form in which it is written")]
 #[case("labels = '{\"a\":1}'", "labels", "expected a string")]
 #[case("items = '[{\"item_id\":\"1\"}]'", "items", "missing field")]
-#[case(
-    "items = '[{\"item_id\":\"1\",\"state\":\"gone\",\"refunded\":null,\"message\":\"\",\"requested\":true}]'",
-    "items",
-    "names no item state: gone"
-)]
+#[case("items = '[{\"item_id\":\"1\",\"state\":\"gone\",\"refunded\":null}]'", "items", "names no item state: gone")]
 #[case("revision = -1", "revision", "is -1, which is out of range")]
 #[case("attempt_count = 5000000000", "attempt_count", "is 5000000000, which is out of range")]
 #[case("unanswered_attempts = 5", "unanswered_attempts", "is above the number of attempts")]
@@ -242,7 +238,7 @@ async fn a_refund_set_back_by_hand_is_never_sent_again() {
     let answer = bench.record(&refund, &[Event::Dispatched { credential: None }]).await;
     assert!(matches!(answer, Err(LedgerError::Corrupt { table: "refunds", column: "(row)", .. })), "{answer:?}");
     assert!(matches!(&*bench.ledger.health().borrow(), Health::Corrupt(_)));
-    assert_eq!(bench.count("SELECT count(*) FROM attempts"), 1);
+    assert_eq!(bench.count(ATTEMPTS), 1);
 }
 
 #[tokio::test]
@@ -283,13 +279,16 @@ async fn a_removed_or_replaced_file_ends_all_writing(#[case] suffix: &str, #[val
     if replaced {
         std::fs::copy(bench.directory.path().join("moved"), &name).unwrap();
     }
-    let Err(LedgerError::Unavailable(problem)) = bench.record(&refund, &[Event::Dispatched { credential: None }]).await
-    else {
-        panic!("it was written into a file that has lost its name")
+    // A name that is put back may show it after all. The watching thread may be faster.
+    let answer = bench.record(&refund, &[Event::Dispatched { credential: None }]).await;
+    let Err(LedgerError::CommitFailed(problem) | LedgerError::Unavailable(problem)) = answer else {
+        panic!("it was acknowledged in a file that has lost its name")
     };
     let word = if replaced { "was replaced while it was open" } else { "was removed while it was open" };
     assert!(problem.contains(word) && problem.contains(&format!("ledger.db{suffix} ")), "{problem}");
     assert!(matches!(&*bench.ledger.health().borrow(), Health::Failed(_)));
+    let next = bench.ledger.create(create(sectigo("b", "200"))).await;
+    assert!(matches!(next, Err(LedgerError::Unavailable(_))), "{next:?}");
 }
 
 #[tokio::test]

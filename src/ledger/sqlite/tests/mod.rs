@@ -6,6 +6,7 @@ mod history;
 mod in_memory;
 mod opening;
 mod reading;
+mod writing;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use crate::domain::event::Event;
 use crate::domain::outcome::Confirmation;
 use crate::domain::refund::Intent;
 use crate::domain::state::State;
+use crate::domain::target::{NamecomTarget, Target};
 use crate::ledger::FirstAttempt;
 use crate::ledger::contract_tests::TestedLedger;
 use crate::ledger::contract_tests::samples::*;

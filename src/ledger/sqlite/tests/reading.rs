@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use proptest::prelude::*;
+
 use super::*;
+use crate::ledger::ListQuery;
 
 /// As the planner sees every statement: only the pages of the table itself read a whole table.
 #[tokio::test]
@@ -16,27 +19,24 @@ async fn no_query_reads_a_whole_table() {
         let details = statement.query_map(rusqlite::params_from_iter(nothing), |row| row.get::<_, String>(3)).unwrap();
         details.map(Result::unwrap).collect()
     };
-    let account = Some(AccountName::parse("certs").unwrap());
-    let states = vec![State::InDoubt, State::NeedsReview];
-    for (query, index) in [
-        (ListQuery { states: states.clone(), limit: 9, ..ListQuery::default() }, "refunds_of_state"),
-        (ListQuery { account: account.clone(), limit: 9, ..ListQuery::default() }, "refunds_of_account"),
+    for (sql, index) in [
+        (&queries::PAGE_OF_ALL, "SEARCH r USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"),
         (
-            ListQuery { account: account.clone(), states, limit: 9, before_ordinal: Some(5), ..ListQuery::default() },
-            "refunds_of_account",
+            &queries::PAGE_OF_STATE,
+            "USING COVERING INDEX refunds_by_state (account=? AND state=? AND ordinal>? AND ordinal<?)",
         ),
-        (
-            ListQuery { target_reference: Some("x".to_owned()), limit: 9, ..ListQuery::default() },
-            "USING PRIMARY KEY (reference=?",
-        ),
-        (ListQuery { created_before: Some(NOW), limit: 9, ..ListQuery::default() }, "refunds_by_time"),
-        (ListQuery { created_from: Some(NOW), limit: 9, ..ListQuery::default() }, "refunds_by_time"),
-        (ListQuery { account, created_before: Some(NOW), limit: 9, ..ListQuery::default() }, "refunds_by_time"),
+        (&queries::PAGE_OF_REFERENCE, "USING PRIMARY KEY (reference=?"),
+        (&queries::DISPATCHING, "USING COVERING INDEX refunds_by_state (account=? AND state=?)"),
     ] {
-        let details = plan(&queries::page_sql(&query));
+        let details = plan(sql);
         assert!(details.iter().any(|detail| detail.contains(index)), "{details:#?}");
         assert!(!details.iter().any(|detail| detail.starts_with("SCAN r")), "{details:#?}");
     }
+    // From one account to the next, and no row in between.
+    let accounts = plan(queries::ACCOUNTS);
+    let steps = accounts.iter().filter(|detail| detail.contains("refunds"));
+    assert!(steps.clone().all(|step| step.starts_with("SEARCH refunds USING COVERING INDEX")), "{accounts:#?}");
+    assert_eq!(steps.count(), 2, "{accounts:#?}");
     let statements = |kind| queries::statements_of(kind);
     for (sql, indexes) in [
         (&statements(DueKind::Dispatch).due, ["refunds_due_now", "refunds_due_later"]),
@@ -112,4 +112,65 @@ async fn a_survey_counts_dispatching_refunds_among_the_open_ones() {
     let open = survey.open_refunds().unwrap();
     let found: BTreeMap<&str, u64> = open.iter().map(|open| (open.at.account.as_str(), open.count)).collect();
     assert_eq!(found, BTreeMap::from([("certs", 2), ("domains", 1)]));
+}
+
+/// The pages of a period agree with a plain search, whatever the order of the times of creation.
+#[test]
+fn a_period_holds_the_refunds_that_a_plain_search_finds() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let times = proptest::collection::vec(prop_oneof![4 => 0_i64..40, 1 => -2_000_i64..2_000], 0..60);
+    let period = (proptest::option::of(-50_i64..90), proptest::option::of(-50_i64..90));
+    let cases = ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() };
+    proptest::test_runner::TestRunner::new(cases)
+        .run(&(times, proptest::collection::vec(period, 12)), |(times, periods)| {
+            let micros = |micros: i64| Timestamp::from_micros(NOW.as_micros() + micros);
+            let disk = SimulatedDisk::new(|| true).unwrap();
+            let ledger = SqliteLedger::open_inline(&disk).unwrap();
+            // Mostly in order, as on a real clock.
+            let times: Vec<i64> = times.iter().zip(0..).map(|(time, number)| time + number * 3 / 2).collect();
+            for (time, number) in times.iter().zip(0..) {
+                let id = format!("r{number}");
+                let created = NewRefund { now: micros(*time), ..create(sectigo(&id, &id)) };
+                runtime.block_on(ledger.create(created)).unwrap();
+            }
+            let certs = Some(AccountName::parse("certs").unwrap());
+            for (from, before) in periods {
+                for (account, states) in [(None, vec![]), (certs.clone(), vec![]), (None, vec![State::Pending])] {
+                    let (created_from, created_before) = (from.map(micros), before.map(micros));
+                    let query =
+                        ListQuery { account, states, created_from, created_before, limit: 99, ..ListQuery::default() };
+                    let found = runtime.block_on(ledger.list(query)).unwrap();
+                    let found: Vec<u64> = found.iter().map(|listed| listed.ordinal).collect();
+                    let is_within =
+                        |time: i64| from.is_none_or(|from| time >= from) && before.is_none_or(|before| time < before);
+                    let mut expected: Vec<u64> =
+                        (1..).zip(&times).filter(|(_, time)| is_within(**time)).map(|(ordinal, _)| ordinal).collect();
+                    expected.reverse();
+                    prop_assert_eq!(found, expected);
+                }
+            }
+            Ok(())
+        })
+        .unwrap();
+}
+
+/// The bounds of a period are found with some twenty rows, and the page reads no row outside them.
+#[tokio::test]
+async fn the_bounds_of_a_period_are_close() {
+    let bench = SqliteBench::new();
+    for number in 0..200 {
+        let id = format!("r{number}");
+        let created = NewRefund { now: NOW.saturating_add(Duration::from_secs(number)), ..create(sectigo(&id, &id)) };
+        bench.ledger.create(created).await.unwrap();
+    }
+    let at = |second| Some(NOW.saturating_add(Duration::from_secs(second)));
+    for (created_from, created_before, expected) in [
+        (at(50), at(60), (50, 61)),
+        (None, at(0), (0, 1)),
+        (at(0), None, (0, i64::MAX)),
+        (at(500), at(600), (200, 201)),
+    ] {
+        let query = ListQuery { created_from, created_before, limit: 9, ..ListQuery::default() };
+        assert_eq!(queries::page_range(&bench.raw(), &query).unwrap(), expected);
+    }
 }

@@ -1,4 +1,4 @@
--- The ledger: refunds, attempts, events, and the reservations that keep a target from a second
+-- The ledger: refunds, events, and the reservations that keep a target from a second
 -- refund.
 --
 -- Times are microseconds since 1970-01-01T00:00:00Z, amounts are hundredths of their currency.
@@ -7,7 +7,7 @@
 -- more than two texts SQLite builds a table every time that it checks a row.
 
 CREATE TABLE refunds (
-    ordinal     INTEGER PRIMARY KEY AUTOINCREMENT,
+    ordinal     INTEGER PRIMARY KEY,
 
     -- The intent. Never changes (trigger below). People cannot tell apart two ids that differ only
     -- in case, so only one of them can exist.
@@ -59,7 +59,8 @@ CREATE TABLE refunds (
     placed_time         INTEGER,
     attempted_elsewhere INTEGER CHECK (attempted_elsewhere = 1),
     provider_status_note TEXT CHECK (provider_status_note <> ''),
-    last_dispatch_time  INTEGER,
+    -- Null if it is dispatch_time.
+    last_dispatch_time  INTEGER CHECK (last_dispatch_time <> dispatch_time),
     credential          TEXT CHECK (credential <> ''),
     absent_since        INTEGER CHECK (absent_since IS NULL OR state = 'IN_DOUBT' OR state = 'SUBMITTED'
         OR state = 'NEEDS_REVIEW' OR state = 'FAILED'),
@@ -78,7 +79,7 @@ CREATE TABLE refunds (
 
     CHECK (update_time >= create_time),
     CHECK (attempt_count > 0 OR dispatch_time IS NULL),
-    CHECK ((attempt_count > 0) = (last_dispatch_time IS NOT NULL)),
+    CHECK ((attempt_count > 0) = (coalesce(last_dispatch_time, dispatch_time) IS NOT NULL)),
     CHECK (attempted_elsewhere IS NULL OR placed_time IS NOT NULL),
     -- A refund in doubt has a reason, and no other refund has one.
     CHECK ((state = 'IN_DOUBT' OR state = 'NEEDS_REVIEW') = (doubt_reason IS NOT NULL)),
@@ -96,11 +97,9 @@ CREATE TABLE refunds (
     CHECK ((refunded_currency_code IS NULL) = (refunded_minor_units IS NULL))
 ) STRICT;
 
--- For a page of one state, or of one account: each state is a short ordered walk, and the walks are
--- merged.
-CREATE INDEX refunds_of_state ON refunds (state, ordinal, create_time);
-CREATE INDEX refunds_of_account ON refunds (account, state, ordinal, create_time);
-CREATE INDEX refunds_by_time ON refunds (create_time);
+-- For a page of some states or of one account: each state of each account is a short ordered walk,
+-- and the walks are merged.
+CREATE INDEX refunds_by_state ON refunds (account, state, ordinal, create_time);
 -- PENDING refunds of one account and place, to be sent now or later.
 CREATE INDEX refunds_due_now ON refunds (account, endpoint, login, currency, create_time)
     WHERE state = 'PENDING' AND not_before IS NULL;
@@ -189,37 +188,6 @@ CREATE TABLE standstills (
     PRIMARY KEY (account, endpoint, login, currency, begin_time)
 ) STRICT, WITHOUT ROWID;
 
--- One row for each request that may have left for the provider.
-CREATE TABLE attempts (
-    ordinal       INTEGER NOT NULL REFERENCES refunds (ordinal),
-    number        INTEGER NOT NULL CHECK (number >= 1),
-    dispatch_time INTEGER NOT NULL,
-    end_time      INTEGER CHECK (end_time >= dispatch_time),
-    outcome       TEXT CHECK (outcome = 'refunded' OR outcome = 'accepted' OR outcome = 'refused'
-        OR outcome = 'not_sent' OR outcome = 'unknown'),
-    doubt_reason  TEXT
-        CHECK (doubt_reason = 'timeout' OR doubt_reason = 'connection_lost'
-        OR doubt_reason = 'provider_server_error' OR doubt_reason = 'unreadable_reply'
-        OR doubt_reason = 'provider_says_unknown' OR doubt_reason = 'gateway_restarted'
-        OR doubt_reason = 'contradiction'),
-    doubt_evidence TEXT,
-    http_status   INTEGER CHECK (http_status BETWEEN 1 AND 65535),
-    PRIMARY KEY (ordinal, number),
-    CHECK ((end_time IS NULL) = (outcome IS NULL)),
-    CHECK ((outcome IS NOT NULL AND outcome = 'unknown') = (doubt_reason IS NOT NULL)),
-    CHECK ((doubt_reason IS NULL) = (doubt_evidence IS NULL))
-) STRICT;
-
-CREATE TRIGGER attempts_are_kept BEFORE DELETE ON attempts
-BEGIN
-    SELECT RAISE(ABORT, 'an attempt is never deleted');
-END;
-
-CREATE TRIGGER attempts_end_once BEFORE UPDATE ON attempts WHEN OLD.end_time IS NOT NULL
-BEGIN
-    SELECT RAISE(ABORT, 'an attempt ends once');
-END;
-
 -- The history. Rows are only appended.
 CREATE TABLE events (
     sequence      INTEGER PRIMARY KEY CHECK (sequence >= 1),
@@ -235,15 +203,23 @@ CREATE TABLE events (
         OR to_state = 'IN_DOUBT' OR to_state = 'NEEDS_REVIEW' OR to_state = 'SUCCEEDED'
         OR to_state = 'PARTIALLY_SUCCEEDED' OR to_state = 'FAILED' OR to_state = 'CANCELLED'),
     kind          TEXT NOT NULL,
-    -- 0: the event is about no attempt.
+    -- The attempt that the event begins, or that was in flight before it. 0: none.
     attempt       INTEGER NOT NULL CHECK (attempt >= 0),
-    actor         TEXT NOT NULL,
-    note          TEXT NOT NULL,
-    refund_digest BLOB NOT NULL CHECK (length(refund_digest) = 32),
+    -- Null: the gateway.
+    actor         TEXT CHECK (actor <> 'gateway'),
+    -- Null: kind and attempt say it all.
+    note          TEXT,
+    -- Null: the refund's row was never stored as it was after this event, because the same
+    -- transaction recorded the next one.
+    refund_digest BLOB CHECK (length(refund_digest) = 32),
     chain_hash    BLOB NOT NULL CHECK (length(chain_hash) = 32),
     UNIQUE (ordinal, revision),
     CHECK ((from_state IS NULL) = (revision = 1)),
-    CHECK ((kind = 'created') = (revision = 1))
+    CHECK ((kind = 'created') = (revision = 1)),
+    CHECK ((kind = 'created' OR kind = 'dispatched') = (note IS NULL)),
+    -- An attempt begins once and ends once: its number is in both events and in no other.
+    CHECK ((attempt > 0) = (to_state = 'DISPATCHING' OR (from_state IS NOT NULL AND from_state = 'DISPATCHING'))),
+    CHECK (from_state IS NULL OR from_state <> 'DISPATCHING' OR to_state <> 'DISPATCHING')
 ) STRICT;
 
 CREATE TRIGGER events_follow_each_other BEFORE INSERT ON events
@@ -269,13 +245,17 @@ CREATE TABLE refund_traces (
     trace_parent TEXT    NOT NULL CHECK (length(trace_parent) BETWEEN 1 AND 64)
 ) STRICT;
 
--- By how many microseconds a refund's create_time has ever been behind that of a refund recorded
--- before it: requests overtake each other on their way to the ledger, or the clock is set back. A
--- refund created more than this before a given time was recorded before every refund created at
--- that time. So a page that begins or ends at a time starts its walk there.
+-- Refunds are recorded nearly in the order of their create_time: requests overtake each other on
+-- their way to the ledger, and clocks are set back. So the refunds of a period are found by their
+-- ordinals, and this says how much later and earlier to look.
 CREATE TABLE clock_disorder (
     only_row   INTEGER PRIMARY KEY CHECK (only_row = 1),
-    max_micros INTEGER NOT NULL CHECK (max_micros >= 0)
+    -- By how many microseconds a refund's create_time has ever been behind that of a refund
+    -- recorded before it.
+    max_micros INTEGER NOT NULL CHECK (max_micros >= 0),
+    -- The latest create_time that another refund was recorded after with an earlier one. The latest
+    -- of all is this one or that of the last refund. Null: there was none.
+    overtaken  INTEGER
 ) STRICT;
 
 INSERT INTO clock_disorder (only_row, max_micros) VALUES (1, 0);
