@@ -167,7 +167,7 @@ impl EngineCore {
         if differing.is_empty() { Ok(account) } else { Err(EngineError::AccountChanged { differing }) }
     }
 
-    /// Whether a second attempt is safe now: the provider itself would prevent a second effect.
+    /// See [`RetryRules::may_resend`].
     pub(super) fn may_resend(&self, account: &AccountRuntime, refund: &Refund) -> bool {
         self.rules(account, refund).may_resend(refund, self.clock.now())
     }
@@ -182,6 +182,8 @@ impl EngineCore {
             backoff: *backoff,
             key_is_bound: age_is_known && refund.credential == account.configured.refunds.credential(refund.id()),
             follow_up: *follow_up,
+            total_timeout: account.configured.total_timeout,
+            jumpless_now: self.clock.jumpless_now(),
         }
     }
 

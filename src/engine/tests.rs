@@ -153,6 +153,7 @@ impl Bench {
             requests_per_second: 0,
             requests_per_hour: 0,
             pending_limit: Duration::from_secs(86_400),
+            total_timeout: Duration::from_secs(60),
             refunds: self.provider.clone(),
             validation: None,
             metrics: AccountMeter::off(),
