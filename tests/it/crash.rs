@@ -9,6 +9,7 @@ use recoup::proto::v1 as proto;
 use recoup::proto::v1::refund::State;
 use recoup::proto::v1::refund_event::Kind;
 use recoup::proto::v1::refund_service_client::RefundServiceClient;
+use simulators::faults::gates::Gate;
 use simulators::faults::{FaultEffect, Point, Repeat, Rule};
 use simulators::request::{Deduplication, Provider};
 use simulators::{JournalEntry, Simulators};
@@ -252,25 +253,27 @@ async fn an_interrupted_attempt_is_looked_up_at_once_and_sent_again_when_its_req
         configuration(&simulators, dir.path(), FAST_LOOKUPS).replace("username = \"demo-test\"", &limited);
     let config = dir.path().join("recoup.toml");
     std::fs::write(&config, configuration).unwrap();
-    let effect = FaultEffect::Delay { milliseconds: 60_000 };
     let operation = Some("ProcessRefund".to_owned());
-    simulators.arm(Rule { operation, ..Rule::new(Provider::Namecom, Point::BeforeEffect, effect) }).unwrap();
+    let gate = Gate { operation, ..Gate::new(Provider::Namecom, Point::BeforeEffect) };
+    let gate = simulators.gate(gate).unwrap();
 
     let gateway = Gateway::start(&config);
     let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
     refunds.create_refund(without_wait(namecom("cut", 200_001, &[3_200_001]))).await.unwrap();
-    wait_until(|| sent(&simulators, "200001") == 1).await;
+    gate.wait_for(1).await.unwrap();
     gateway.kill();
 
     let gateway = Gateway::start(&config);
     let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
     let name = "refunds/cut".to_owned();
-    // A lookup that an operator asks for sends nothing either.
+    // The first request is still held at the provider. A lookup that an operator asks for sends
+    // nothing either.
     let looked_up = refunds.reconcile_refund(proto::ReconcileRefundRequest { name: name.clone() }).await.unwrap();
     let refund = looked_up.into_inner().refund.unwrap();
     assert_eq!((refund.state(), refund.attempt_count), (State::InDoubt, 1));
     assert!(!refund.doubt.unwrap().resend_safe);
     wait_until(|| sent(&simulators, "200001") == 2).await;
+    gate.release_all();
 
     let events = proto::ListRefundEventsRequest { name, ..Default::default() };
     let events = refunds.list_refund_events(events).await.unwrap().into_inner().events;
