@@ -131,7 +131,7 @@ async fn create(
     let created = join_all(creates.map(|create| ledger.create(create))).await;
     created
         .into_iter()
-        .map(|created| if let CreateOutcome::New(refund) = created.unwrap() { refund } else { panic!() })
+        .map(|created| if let CreateOutcome::New(refund) = created.unwrap().outcome { refund } else { panic!() })
         .collect()
 }
 

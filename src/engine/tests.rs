@@ -36,7 +36,7 @@ use crate::domain::target::{DebitsuccessFields, DebitsuccessTarget, FieldViolati
 use crate::ledger::sqlite::{SqliteLedger, SqliteSettings};
 use crate::ledger::{
     CreateOutcome, DueKind, DueQuery, FirstAttempt, GATEWAY, Health, NewRefund, OpenRefunds, Reassign, RecordEvents,
-    RelatedLogins, Reschedule, Ticket,
+    Recorded, RelatedLogins, Reschedule, Ticket,
 };
 use crate::providers::testing::log_capture::LogCapture;
 use crate::telemetry::metrics::AccountMeter;
@@ -195,7 +195,9 @@ impl Bench {
             ticket: Ticket::default(),
             trace_parent,
         };
-        let CreateOutcome::New(refund) = self.ledger.inner.create(create).await.unwrap() else { panic!("known") };
+        let CreateOutcome::New(refund) = self.ledger.inner.create(create).await.unwrap().outcome else {
+            panic!("known")
+        };
         let record = RecordEvents {
             id: refund.id().clone(),
             revision: refund.revision,
@@ -204,7 +206,7 @@ impl Bench {
             actor: GATEWAY.to_owned(),
             now: NOW,
         };
-        self.ledger.inner.record(record).await.unwrap()
+        self.ledger.inner.record(record).await.unwrap().outcome
     }
 
     /// The sender of the answer to the next attempt that has no prepared answer yet.
@@ -540,7 +542,7 @@ impl crate::providers::RefundProvider for ScriptedProvider {
 
 #[async_trait]
 impl Ledger for HeldLedger {
-    async fn create(&self, create: NewRefund) -> Result<CreateOutcome, LedgerError> {
+    async fn create(&self, create: NewRefund) -> Result<Recorded<CreateOutcome>, LedgerError> {
         self.inner.create(create).await
     }
 
@@ -548,7 +550,7 @@ impl Ledger for HeldLedger {
         self.inner.dry_run(create).await
     }
 
-    async fn record(&self, record: RecordEvents) -> Result<Refund, LedgerError> {
+    async fn record(&self, record: RecordEvents) -> Result<Recorded<Refund>, LedgerError> {
         let recorded = self.inner.record(record).await;
         if *self.holding.borrow() {
             self.held.send_modify(|held| *held += 1);
@@ -608,6 +610,10 @@ impl Ledger for HeldLedger {
 
     async fn open_refunds(&self) -> Result<Vec<OpenRefunds>, LedgerError> {
         self.inner.open_refunds().await
+    }
+
+    async fn open_states(&self) -> Result<Vec<(AccountName, State, u64)>, LedgerError> {
+        self.inner.open_states().await
     }
 
     async fn standstills(&self, at: &Destination) -> Result<Vec<(Timestamp, Timestamp)>, LedgerError> {
