@@ -17,6 +17,7 @@ use crate::engine::circuit_breaker::Generation;
 use crate::engine::commands::{CreateCommand, CreateResult};
 use crate::engine::core::{EngineCore, WaitingFor};
 use crate::engine::error::EngineError;
+use crate::engine::outcome_log::event_number;
 use crate::engine::waiters::Waiter;
 use crate::ledger::{self, CreateOutcome, FirstAttempt, Health, NewRefund, Recorded, Ticket};
 use crate::telemetry::traces;
@@ -106,7 +107,7 @@ async fn record(
         CreateOutcome::Known(refund) => return Ok((CreateResult { refund, replayed: true }, None)),
         CreateOutcome::New(refund) => refund,
     };
-    let (id, name) = (refund.id(), account.name());
+    let (id, name, sequence) = (refund.id(), account.name(), event_number(sequence));
     let unsent = if let Some(slot) = slot {
         // Its outcome is the refund's one line at INFO.
         debug!(refund = %id, account = %name, sequence, "refund recorded");

@@ -14,7 +14,7 @@ use crate::ledger::Recorded;
 /// Logs what an attempt led to. If no byte left, there is neither code nor category, and the text
 /// is the gateway's own.
 pub(super) fn log_outcome(Recorded { outcome: refund, sequence }: &Recorded<Refund>) {
-    let (code, state) = (code_of(refund), refund.state.as_str());
+    let (code, state, sequence) = (code_of(refund), refund.state.as_str(), event_number(*sequence));
     let (category, error) = match &refund.provider_error {
         Some(error) if error.http_status == 0 => (None, Some(error.message.as_str())),
         Some(error) => (Some(error.category.as_str()), None),
@@ -28,7 +28,7 @@ pub(super) fn log_outcome(Recorded { outcome: refund, sequence }: &Recorded<Refu
             let reason = reason_of(refund);
             warn!(state, reason, code, category, error, sequence, "the outcome of the refund is unknown");
         }
-        State::NeedsReview => log_review(refund, Some(*sequence)),
+        State::NeedsReview => log_review(refund, Some(sequence)),
         State::Failed => info!(state, code, category, sequence, "the provider refused the refund"),
         _ => info!(state, sequence, "the provider answered"),
     }
@@ -38,6 +38,7 @@ pub(super) fn log_outcome(Recorded { outcome: refund, sequence }: &Recorded<Refu
 /// none if the lookup showed nothing new.
 pub(super) fn log_lookup(before: &Refund, refund: &Refund, lookup: &Lookup, sequence: Option<u64>) {
     let state = refund.state.as_str();
+    let sequence = sequence.map(event_number);
     // The number of lookups before this one, in the present doubt.
     let lookups = before.doubt.as_ref().map(|doubt| i64::from(doubt.check_count));
     match lookup {
@@ -51,13 +52,18 @@ pub(super) fn log_lookup(before: &Refund, refund: &Refund, lookup: &Lookup, sequ
     }
 }
 
-fn log_review(refund: &Refund, sequence: Option<u64>) {
+fn log_review(refund: &Refund, sequence: Option<i64>) {
     let state = refund.state.as_str();
     let (reason, code) = (reason_of(refund), code_of(refund));
     error!(
         state,
         reason, code, sequence, "the gateway cannot find out the outcome of the refund: a person must resolve it"
     );
+}
+
+/// The number of an event in the log. Signed, because a trace would hold an unsigned number as text.
+pub(super) fn event_number(sequence: u64) -> i64 {
+    i64::try_from(sequence).unwrap_or(i64::MAX)
 }
 
 fn reason_of(refund: &Refund) -> Option<&'static str> {

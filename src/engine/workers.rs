@@ -17,6 +17,7 @@ use crate::domain::state::State;
 use crate::engine::account::AccountRuntime;
 use crate::engine::circuit_breaker::Permission;
 use crate::engine::core::{EngineCore, LEDGER_ERROR_BACKOFF};
+use crate::engine::outcome_log::event_number;
 use crate::engine::{attempt, lookup, reconcile, spans};
 use crate::ledger::{DueKind, DueQuery, GATEWAY, Health, LedgerError, ListQuery, Recorded};
 
@@ -193,6 +194,7 @@ async fn expire_overdue(core: &EngineCore, account: &AccountRuntime, now: Timest
             }
             match core.record(refund, vec![Event::Expired], None, GATEWAY).await {
                 Ok(Recorded { outcome, sequence }) => {
+                    let sequence = event_number(sequence);
                     let span = spans::refund_span(core, &outcome).await;
                     span.in_scope(|| {
                         warn!(sequence, "the refund has waited too long: it is FAILED, and was never processed")
