@@ -72,8 +72,8 @@ pub struct Settings {
     pub metrics_listen: Option<SocketAddr>,
     /// `[server]`
     pub api: ApiSettings,
-    /// How many threads run the gateway's tasks. None: one for each core but one, which the ledger's
-    /// writer uses; at least one.
+    /// How many threads run the gateway's tasks. None: one for each core but one, which the
+    /// ledger's writer uses; at least one.
     pub worker_threads: Option<NonZeroUsize>,
     /// How long calls in progress may continue after the signal to stop.
     pub drain: Duration,

@@ -1,10 +1,10 @@
-//! The log lines about what attempts and lookups led to. The outcome is the only line at INFO that a
-//! refund has where nothing fails.
+//! The log lines about what attempts and lookups led to. Where nothing fails, a refund has one line
+//! at INFO for each state that its provider brings it to, which is mostly one.
 //!
 //! No line quotes the provider: its texts may name people. Its code and the category say enough,
 //! and the refund itself has the rest.
 
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::domain::outcome::Lookup;
 use crate::domain::refund::Refund;
@@ -34,8 +34,8 @@ pub(super) fn log_outcome(Recorded { outcome: refund, sequence }: &Recorded<Refu
     }
 }
 
-/// Logs what a lookup led to. `sequence` is the ledger's number of the last event that was recorded;
-/// none if the lookup showed nothing new.
+/// Logs what a lookup led to. `sequence` is the ledger's number of the last event that was
+/// recorded; none if the lookup showed nothing new.
 pub(super) fn log_lookup(before: &Refund, refund: &Refund, lookup: &Lookup, sequence: Option<u64>) {
     let state = refund.state.as_str();
     let sequence = sequence.map(event_number);
@@ -48,6 +48,10 @@ pub(super) fn log_lookup(before: &Refund, refund: &Refund, lookup: &Lookup, sequ
             error!(state, status, sequence, "money moved: the provider reports a refund that was recorded as refused");
         }
         Lookup::Unavailable { .. } => warn!(state, lookups, sequence, "lookup inconclusive"),
+        // The provider has not finished, or has not corrected itself: a refund's ordinary days.
+        _ if refund.state == before.state && before.doubt.is_none() => {
+            debug!(state, lookups, sequence, "looked the refund up at its provider");
+        }
         _ => info!(state, lookups, sequence, "looked the refund up at its provider"),
     }
 }
@@ -61,7 +65,8 @@ fn log_review(refund: &Refund, sequence: Option<i64>) {
     );
 }
 
-/// The number of an event in the log. Signed, because a trace would hold an unsigned number as text.
+/// The number of an event in the log. Signed, because a trace would hold an unsigned number as
+/// text.
 pub(super) fn event_number(sequence: u64) -> i64 {
     i64::try_from(sequence).unwrap_or(i64::MAX)
 }
@@ -80,11 +85,12 @@ mod tests {
     use std::time::Duration;
 
     use rstest::rstest;
+    use tracing::Level;
 
     use super::*;
     use crate::domain::clock::Timestamp;
     use crate::domain::event::{Event, Observation, RecordSeen};
-    use crate::domain::outcome::{Confirmation, DoubtReason, ErrorCategory, Outcome, ProviderError};
+    use crate::domain::outcome::{Acceptance, Confirmation, DoubtReason, ErrorCategory, Outcome, ProviderError};
     use crate::engine::tests::{Log, NOW, place, sectigo};
 
     fn error(code: &str, http_status: u16, category: ErrorCategory) -> ProviderError {
@@ -100,6 +106,10 @@ mod tests {
     fn doubted() -> Event {
         let (reason, evidence) = (DoubtReason::Timeout, "no answer".to_owned());
         Event::Doubted { reason, evidence, error: None, not_processed: false }
+    }
+
+    fn accepted() -> Event {
+        Event::Accepted(Acceptance::default())
     }
 
     fn escalated() -> Event {
@@ -156,6 +166,20 @@ mod tests {
         "INFO",
         "looked the refund up at its provider state=\"IN_DOUBT\" lookups=0"
     )]
+    #[case::not_finished(
+        vec![accepted()],
+        seen(RecordSeen::Present),
+        Lookup::Found(Outcome::Accepted(Acceptance::default())),
+        "DEBUG",
+        "looked the refund up at its provider state=\"SUBMITTED\""
+    )]
+    #[case::finished(
+        vec![accepted()],
+        Event::Refunded(Confirmation::default()),
+        Lookup::Found(Outcome::Refunded(Confirmation::default())),
+        "INFO",
+        "looked the refund up at its provider state=\"SUCCEEDED\""
+    )]
     #[case::no_answer(
         vec![doubted(), seen(RecordSeen::Absent)],
         seen(RecordSeen::Unanswered),
@@ -198,7 +222,7 @@ mod tests {
         #[case] level: &str,
         #[case] expected: &str,
     ) {
-        let log = Log::begin();
+        let log = Log::begin_at(Level::DEBUG);
         let before = after(&before);
         log_lookup(&before, &before.apply(&event, NOW).unwrap(), &lookup, Some(7));
         assert_one(&log, level, expected);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -68,7 +69,14 @@ pub(super) async fn start(
         warn!(refunds = interrupted, "attempts were on their way when the gateway last stopped: they are IN_DOUBT now");
         log_interrupted(&core, committed).await?;
     }
-    for (account, open) in open_by_account(core.ledger.open_states().await?) {
+    let open = open_by_account(core.ledger.open_states().await?);
+    for account in core.accounts.values() {
+        // Where none waits, a refund that comes before the dispatcher's first query is sent at
+        // once.
+        let waits = open.get(account.name()).is_some_and(|open| open.pending.is_some());
+        account.has_backlog.store(waits, Ordering::Release);
+    }
+    for (account, open) in open {
         let OpenCounts { pending, in_doubt, submitted, needs_review } = open;
         info!(%account, pending, in_doubt, submitted, needs_review, "open refunds were taken up");
     }

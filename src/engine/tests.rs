@@ -15,6 +15,7 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 use tempfile::TempDir;
 use tokio::sync::{oneshot, watch};
+use tracing::Level;
 
 use super::account::AccountRuntime;
 use super::circuit_breaker::CircuitBreakerSettings;
@@ -295,9 +296,18 @@ pub(super) struct Log {
 
 impl Log {
     pub(super) fn begin() -> Self {
+        Self::begin_at(Level::INFO)
+    }
+
+    /// With lines down to this level.
+    pub(super) fn begin_at(level: Level) -> Self {
         let capture = LogCapture::default();
         let writer = capture.clone();
-        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(level)
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
         Self { capture, _guard: tracing::subscriber::set_default(subscriber) }
     }
 

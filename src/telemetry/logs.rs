@@ -9,8 +9,8 @@
 //! ```
 //!
 //! A line has each field once and at the top level: first the event's fields, then those of the
-//! spans around it, the innermost first; at INFO without the method of the call. A field whose name contains a dot belongs to the trace
-//! conventions or to the `log` crate, and is left out.
+//! spans around it, the innermost first; at INFO without the method of the call. A field whose name
+//! contains a dot belongs to the trace conventions or to the `log` crate, and is left out.
 //!
 //! `tracing-subscriber`'s own JSON format does not do this: it nests the fields of spans, and
 //! writes a key twice if an event's field is called like one of its own, such as `level`.
@@ -50,8 +50,8 @@ struct FormattedFields {
 
 /// Keys of a JSON object besides the fields.
 const OWN_KEYS: [&str; 4] = ["timestamp", "level", "target", "spans"];
-/// The field of a call's span that a line at INFO leaves out: it is most of the length of a refund's
-/// outcome, and says the same each time.
+/// The field of a call's span that a line at INFO leaves out: it would be a large part of a
+/// refund's outcome, and say the same each time.
 const METHOD: &str = "method";
 /// Initial capacity: longer than most lines.
 const LINE_BYTES: usize = 512;

@@ -24,7 +24,8 @@ impl Gateway {
     }
 
     /// Runs a command that becomes a gateway and waits until it logs its address. Each line of the
-    /// log is passed to `on_line`. The log is JSON, unless the command's environment says otherwise.
+    /// log is passed to `on_line`. The log is JSON, unless the command's environment says
+    /// otherwise.
     ///
     /// # Errors
     /// The log, where the process ended before that.
