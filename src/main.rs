@@ -3,6 +3,7 @@
 
 mod cli;
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -100,7 +101,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                     return Ok(ExitCode::from(CONFIGURATION_ERROR));
                 }
             };
-            runtime()?.block_on(async {
+            runtime(settings.worker_threads())?.block_on(async {
                 let telemetry = telemetry::init(&settings.telemetry)?;
                 for warning in &settings.warnings {
                     tracing::warn!("{warning}");
@@ -137,7 +138,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Backup(arguments) => Ok(cli::backup(&arguments)),
         Command::Verify(arguments) => Ok(cli::verify(&arguments)),
         #[cfg(feature = "staging")]
-        Command::Staging(options) => runtime()?.block_on(async {
+        Command::Staging(options) => runtime(Settings::default().worker_threads())?.block_on(async {
             let mut shutdown = ShutdownSignal::listen()?;
             // It generates its configuration, so there is nothing to reload: SIGHUP, from a
             // terminal that closes, stops it.
@@ -215,8 +216,9 @@ fn hangup() -> anyhow::Result<Signal> {
     signal(SignalKind::hangup()).context("could not listen for SIGHUP")
 }
 
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("could not start the runtime")
+fn runtime(worker_threads: NonZeroUsize) -> anyhow::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(worker_threads.get()).enable_all().build().context("could not start the runtime")
 }
 
 /// A single-threaded runtime, for commands that send one request at a time.

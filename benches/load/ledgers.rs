@@ -69,7 +69,9 @@ pub(crate) fn copy(from: &Path, to: &Path) {
 pub(crate) async fn add_unfinished(path: &Path, account: &Account, orders: std::ops::Range<i32>) {
     let ledger = open(path);
     let middle = orders.start + (orders.end - orders.start) / 2;
-    let now = SystemClock.now();
+    // Long enough ago that no interrupted request may still be on its way: each is looked up and
+    // sent again at once.
+    let now = SystemClock.now().saturating_sub(account.total_timeout);
     let intents = |orders: std::ops::Range<i32>| {
         orders.map(|number| intent(format!("open-{number}"), Way::Fresh, namecom(number)))
     };
@@ -129,7 +131,7 @@ async fn create(
     let created = join_all(creates.map(|create| ledger.create(create))).await;
     created
         .into_iter()
-        .map(|created| if let CreateOutcome::New(refund) = created.unwrap() { refund } else { panic!() })
+        .map(|created| if let CreateOutcome::New(refund) = created.unwrap().outcome { refund } else { panic!() })
         .collect()
 }
 

@@ -39,6 +39,8 @@ pub(crate) fn all(criterion: &mut Criterion) {
             backoff,
             key_is_bound: true,
             follow_up: Duration::ZERO,
+            total_timeout: Duration::from_secs(60),
+            jumpless_now: NOW,
         };
         let dispatched = Refund::new(samples::intent(provider, 7), samples::place(), NOW)
             .apply(&Event::Dispatched { credential: None }, NOW)

@@ -78,7 +78,7 @@ fn create_all(runtime: &Runtime, ledger: &SqliteLedger, creates: Vec<NewRefund>)
     let refund = |created| match created {
         CreateOutcome::New(refund) | CreateOutcome::Known(refund) => refund,
     };
-    created.into_iter().map(|created| refund(created.unwrap())).collect()
+    created.into_iter().map(|created| refund(created.unwrap().outcome)).collect()
 }
 
 fn finish_all(runtime: &Runtime, ledger: &SqliteLedger, refunds: Vec<Refund>) {

@@ -33,6 +33,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -71,6 +72,9 @@ pub struct Settings {
     pub metrics_listen: Option<SocketAddr>,
     /// `[server]`
     pub api: ApiSettings,
+    /// How many threads run the gateway's tasks. None: one for each core but one, which the
+    /// ledger's writer uses; at least one.
+    pub worker_threads: Option<NonZeroUsize>,
     /// How long calls in progress may continue after the signal to stop.
     pub drain: Duration,
     /// `[engine]`
@@ -99,6 +103,7 @@ impl Default for Settings {
             telemetry: TelemetrySettings::default(),
             metrics_listen: None,
             api: ApiSettings::default(),
+            worker_threads: None,
             drain: Duration::from_secs(20),
             engine: EngineSettings::default(),
             validation: ValidationSettings::default(),
@@ -159,6 +164,15 @@ impl Settings {
         Ok(listen)
     }
 
+    /// See [`Settings::worker_threads`]; with its default for this machine.
+    pub fn worker_threads(&self) -> NonZeroUsize {
+        let of_machine = || {
+            let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+            NonZeroUsize::new(cores.saturating_sub(1)).unwrap_or(NonZeroUsize::MIN)
+        };
+        self.worker_threads.unwrap_or_else(of_machine)
+    }
+
     /// What `recoup check` prints for a valid configuration: one line each, without secrets.
     pub fn summary(&self) -> Vec<String> {
         let Self { api, ledger, telemetry, engine, validation, .. } = self;
@@ -180,7 +194,9 @@ impl Settings {
                 None => "traces: none".to_owned(),
             },
             format!(
-                "server: {} concurrent calls, {} event streams, {} streams per connection; waits up to {}, drains for {}",
+                "server: {} worker threads, {} concurrent calls, {} event streams, {} streams per connection; waits up to \
+                 {}, drains for {}",
+                self.worker_threads(),
                 api.max_concurrent_calls,
                 engine.max_event_streams,
                 api.max_streams_per_connection,
@@ -226,8 +242,19 @@ impl Settings {
     /// takes the place of a faulty setting.
     fn from_reader(read: &mut Reader<'_>) -> Self {
         let mut settings = Self::default();
-        let Self { listen, ledger_path, ledger, telemetry, metrics_listen, api, drain, engine, validation, .. } =
-            &mut settings;
+        let Self {
+            listen,
+            ledger_path,
+            ledger,
+            telemetry,
+            metrics_listen,
+            api,
+            worker_threads,
+            drain,
+            engine,
+            validation,
+            ..
+        } = &mut settings;
 
         read.parsed("listen", parse_listen_address, listen);
 
@@ -254,6 +281,9 @@ impl Settings {
         }
 
         read.section("server");
+        let mut threads = 0;
+        read.number("server.worker_threads", 0..=256, &mut threads);
+        *worker_threads = NonZeroUsize::new(threads);
         read.millis("server.max_wait_ms", 1..=3_600_000, &mut api.max_wait);
         read.millis("server.drain_ms", 0..=600_000, drain);
         read.number("server.max_concurrent_calls", 1..=100_000, &mut api.max_concurrent_calls);

@@ -132,6 +132,7 @@ fn a_minimal_configuration_gets_the_defaults() {
 #[case("server.max_concurrent_calls = true", "server.max_concurrent_calls")]
 #[case("server.max_streams_per_connection = []", "server.max_streams_per_connection")]
 #[case("server.max_event_streams = 2024-01-01", "server.max_event_streams")]
+#[case("server.worker_threads = 257", "server.worker_threads")]
 #[case("engine.retry_backoff_min_ms = 300001", "engine.retry_backoff_max_ms")]
 #[case("validation.cache_entries.x = 1", "validation.cache_entries")]
 #[case("validation.max_concurrent_fetches = 257", "validation.max_concurrent_fetches")]
@@ -596,4 +597,16 @@ fn metrics_and_traces_are_off_by_default_and_configurable() {
 fn a_short_total_timeout_shortens_the_connect_timeout() {
     let settings = read(&format!("{SECTIGO}\ntotal_timeout_ms = 2000"), &[]).unwrap();
     assert_eq!(settings.accounts[0].connect_timeout, Duration::from_secs(1));
+}
+
+/// One core is left to the ledger's writer, where there are several.
+#[rstest]
+#[case::not_set("", None)]
+#[case::as_many_as_fit("server.worker_threads = 0", None)]
+#[case::one("server.worker_threads = 1", Some(1))]
+#[case::many("server.worker_threads = 256", Some(256))]
+fn the_number_of_worker_threads_follows_the_machine_unless_it_is_set(#[case] line: &str, #[case] set: Option<usize>) {
+    let settings = read(&format!("{line}\n{SECTIGO}"), &[]).unwrap();
+    let cores = std::thread::available_parallelism().unwrap().get();
+    assert_eq!(settings.worker_threads().get(), set.unwrap_or((cores - 1).max(1)));
 }

@@ -25,8 +25,23 @@ use crate::engine::outcome_log::log_outcome;
 use crate::engine::spans;
 use crate::ledger::{GATEWAY, LedgerError};
 
-/// Sends the attempt of a refund that is DISPATCHING on disk, in a task of its own. The slot is
+/// Sends the attempt of a refund that is DISPATCHING on disk, and records its outcome. The slot is
 /// free again when the outcome is on disk.
+///
+/// Runs in a task of the engine: no caller's future may contain it.
+pub(super) async fn carry_out(
+    core: &Arc<EngineCore>,
+    account: &AccountRuntime,
+    refund: Refund,
+    slot: OwnedSemaphorePermit,
+    generation: Generation,
+) {
+    let span = spans::attempt_span(account, &refund);
+    send(core, account, refund, generation).instrument(span).await;
+    drop(slot);
+}
+
+/// As [`carry_out`], in a task of its own.
 pub(super) fn spawn(
     core: &Arc<EngineCore>,
     account: &Arc<AccountRuntime>,
@@ -34,13 +49,8 @@ pub(super) fn spawn(
     slot: OwnedSemaphorePermit,
     generation: Generation,
 ) {
-    let span = spans::attempt_span(account, &refund);
     let (task_core, account) = (core.clone(), account.clone());
-    let work = async move {
-        send(&task_core, &account, refund, generation).await;
-        drop(slot);
-    };
-    core.tasks.spawn(work.instrument(span));
+    core.spawn(async move { carry_out(&task_core, &account, refund, slot, generation).await });
 }
 
 /// Records one more attempt of a refund, permitted in `generation`, whose key is bound to
@@ -61,7 +71,7 @@ pub(super) async fn begin(
         return Ok(None);
     }
     match core.record(refund, vec![Event::Dispatched { credential }], None, GATEWAY).await {
-        Ok(dispatched) => Ok(Some(dispatched)),
+        Ok(dispatched) => Ok(Some(dispatched.outcome)),
         Err(error) => {
             account.release_permission(generation);
             match error {
@@ -122,8 +132,7 @@ async fn abandon(
     let reason = before.doubt.map_or(DoubtReason::Contradiction, |doubt| doubt.reason);
     let Decision { events, next_check, .. } =
         decide::after_delay(&dispatched, reason, core.rules(account, &dispatched), core.clock.now());
-    let refund = core.record(&dispatched, events, next_check, GATEWAY).await?;
-    log_outcome(&refund);
+    log_outcome(&core.record(&dispatched, events, next_check, GATEWAY).await?);
     Ok(())
 }
 
@@ -144,7 +153,7 @@ async fn send(core: &Arc<EngineCore>, account: &AccountRuntime, refund: Refund, 
     match core.record(&refund, events, next_check, GATEWAY).await {
         Ok(recorded) => {
             // The workers may sleep until later than this refund is due.
-            match recorded.state {
+            match recorded.outcome.state {
                 State::Pending => account.dispatch_notify.notify_one(),
                 State::InDoubt | State::Submitted | State::NeedsReview => account.reconcile_notify.notify_one(),
                 _ => {}

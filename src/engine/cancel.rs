@@ -26,7 +26,7 @@ pub(super) async fn cancel(
             return Err(EngineError::EtagMismatch { present: refund.etag() });
         }
         match core.record(&refund, vec![Event::Cancelled], None, &actor).await {
-            Ok(cancelled) => return Ok(cancelled),
+            Ok(cancelled) => return Ok(cancelled.outcome),
             // It changed after it was read: check again whether it may still be cancelled.
             Err(LedgerError::StaleRevision { .. }) => {}
             Err(LedgerError::IllegalTransition(refused)) => return Err(EngineError::NotCancellable(refused.from)),

@@ -24,7 +24,7 @@ use crate::engine::event_buffer::EventBuffer;
 use crate::engine::monotonic_clock::MonotonicClock;
 use crate::engine::settings::EngineSettings;
 use crate::engine::waiters::Waiters;
-use crate::ledger::{Ledger, LedgerError, RecordEvents, Reschedule};
+use crate::ledger::{Ledger, LedgerError, RecordEvents, Recorded, Reschedule};
 use crate::providers::Accounts;
 
 /// What all clones of the engine and all its tasks share.
@@ -66,6 +66,19 @@ pub enum WaitingFor {
     Account,
 }
 
+impl WaitingFor {
+    /// Its name in the log.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            WaitingFor::Turn => "turn",
+            WaitingFor::Backoff => "backoff",
+            WaitingFor::Provider => "provider",
+            WaitingFor::Credentials => "credentials",
+            WaitingFor::Account => "account",
+        }
+    }
+}
+
 /// The pause after an error of the ledger, before the work is tried again.
 pub(super) const LEDGER_ERROR_BACKOFF: Duration = Duration::from_secs(1);
 
@@ -93,7 +106,7 @@ impl EngineCore {
         events: Vec<Event>,
         next_check: Option<Timestamp>,
         actor: &str,
-    ) -> Result<Refund, LedgerError> {
+    ) -> Result<Recorded<Refund>, LedgerError> {
         let mut pause = Duration::from_millis(1);
         loop {
             let record = RecordEvents {
@@ -110,8 +123,8 @@ impl EngineCore {
                     pause = (pause * 2).min(Duration::from_millis(100));
                 }
                 Ok(recorded) => {
-                    self.observe_doubt_duration(refund, &recorded);
-                    self.waiters.notify(&recorded);
+                    self.observe_doubt_duration(refund, &recorded.outcome);
+                    self.waiters.notify(&recorded.outcome);
                     return Ok(recorded);
                 }
                 Err(error) => return Err(error),
@@ -167,7 +180,7 @@ impl EngineCore {
         if differing.is_empty() { Ok(account) } else { Err(EngineError::AccountChanged { differing }) }
     }
 
-    /// Whether a second attempt is safe now: the provider itself would prevent a second effect.
+    /// See [`RetryRules::may_resend`].
     pub(super) fn may_resend(&self, account: &AccountRuntime, refund: &Refund) -> bool {
         self.rules(account, refund).may_resend(refund, self.clock.now())
     }
@@ -182,6 +195,8 @@ impl EngineCore {
             backoff: *backoff,
             key_is_bound: age_is_known && refund.credential == account.configured.refunds.credential(refund.id()),
             follow_up: *follow_up,
+            total_timeout: account.configured.total_timeout,
+            jumpless_now: self.clock.jumpless_now(),
         }
     }
 

@@ -4,20 +4,31 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{Instant, timeout_at};
-use tracing::{Instrument as _, debug_span, info};
+use tracing::{Instrument as _, debug, debug_span, info};
 
 use crate::domain::clock::{Clock as _, Timestamp};
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::state::State;
 use crate::engine::account::AccountRuntime;
 use crate::engine::attempt;
+use crate::engine::circuit_breaker::Generation;
 use crate::engine::commands::{CreateCommand, CreateResult};
-use crate::engine::core::EngineCore;
+use crate::engine::core::{EngineCore, WaitingFor};
 use crate::engine::error::EngineError;
+use crate::engine::outcome_log::event_number;
 use crate::engine::waiters::Waiter;
-use crate::ledger::{self, CreateOutcome, FirstAttempt, Health, NewRefund, Ticket};
+use crate::ledger::{self, CreateOutcome, FirstAttempt, Health, NewRefund, Recorded, Ticket};
 use crate::telemetry::traces;
+
+/// What the first attempt of a refund needs, which is on disk and not sent yet.
+struct Unsent {
+    account: Arc<AccountRuntime>,
+    refund: Refund,
+    slot: OwnedSemaphorePermit,
+    generation: Generation,
+}
 
 /// See [`crate::engine::Engine::create`].
 pub(super) async fn create(core: &Arc<EngineCore>, command: CreateCommand) -> Result<CreateResult, EngineError> {
@@ -25,13 +36,14 @@ pub(super) async fn create(core: &Arc<EngineCore>, command: CreateCommand) -> Re
     let ticket = Ticket::default();
     // Registered before anything is recorded, so that waiting needs no further read of the refund.
     let waiter = core.waiters.register(&command.intent.id);
+    let (report, mut recorded) = oneshot::channel();
     // A task of its own: a caller that leaves must not interrupt the work between commit and send.
-    let mut recording = core.spawn(create_detached(core.clone(), command, ticket.clone()));
-    let recorded = match timeout_at(answer_by, &mut recording).await {
-        Ok(joined) => joined,
+    core.spawn(create_detached(core.clone(), command, ticket.clone(), report));
+    let recorded = match timeout_at(answer_by, &mut recorded).await {
+        Ok(reported) => reported,
         Err(_) if ticket.cancel() => return Err(EngineError::Deadline),
         // The ledger has begun: what it did decides, not the clock.
-        Err(_) => recording.await,
+        Err(_) => recorded.await,
     };
     let recorded = match recorded {
         Ok(recorded) => recorded?,
@@ -54,37 +66,60 @@ pub(super) async fn dry_run(core: &EngineCore, command: CreateCommand) -> Result
     }
 }
 
-/// One commit: the refund, its reservation, and its first attempt if a slot is free.
+/// Records a refund, reports it to the caller, and goes on with its first attempt if a slot was
+/// free. The report waits for no provider, and the attempt for no caller: it may have left.
 async fn create_detached(
     core: Arc<EngineCore>,
     command: CreateCommand,
     ticket: Ticket,
-) -> Result<CreateResult, EngineError> {
+    report: oneshot::Sender<Result<CreateResult, EngineError>>,
+) {
+    let (result, unsent) = match record(&core, command, ticket).await {
+        Ok((result, unsent)) => (Ok(result), unsent),
+        Err(error) => (Err(error), None),
+    };
+    drop(report.send(result));
+    if let Some(Unsent { account, refund, slot, generation }) = unsent {
+        attempt::carry_out(&core, &account, refund, slot, generation).await;
+    }
+}
+
+/// One commit: the refund, its reservation, and its first attempt if a slot is free.
+async fn record(
+    core: &EngineCore,
+    command: CreateCommand,
+    ticket: Ticket,
+) -> Result<(CreateResult, Option<Unsent>), EngineError> {
     // Before every reason to refuse the call: a refund that is on disk is returned in any case.
-    if let Some(existing) = find_existing(&core, &command.intent).await? {
-        return Ok(CreateResult { refund: existing, replayed: true });
+    if let Some(existing) = find_existing(core, &command.intent).await? {
+        return Ok((CreateResult { refund: existing, replayed: true }, None));
     }
     if core.draining.is_cancelled() {
         return Err(EngineError::Draining);
     }
-    let account = account_for(&core, &command.intent)?.clone();
+    let account = account_for(core, &command.intent)?.clone();
     let generation = account.generation();
     let slot = account.try_acquire_for_new();
-    let create = new_refund(&core, &account, command, slot.is_some(), ticket);
-    match core.ledger.create(create).instrument(debug_span!("commit", step = "create")).await? {
-        CreateOutcome::Known(refund) => Ok(CreateResult { refund, replayed: true }),
-        CreateOutcome::New(refund) => {
-            info!(refund = %refund.id(), account = %account.name(), "refund recorded");
-            match slot {
-                Some(slot) => attempt::spawn(&core, &account, refund.clone(), slot, generation),
-                None => {
-                    account.has_backlog.store(true, Ordering::Release);
-                    account.dispatch_notify.notify_one();
-                }
-            }
-            Ok(CreateResult { refund, replayed: false })
-        }
-    }
+    let create = new_refund(core, &account, command, slot.is_some(), ticket);
+    let commit = debug_span!("commit", step = "create");
+    let Recorded { outcome, sequence } = core.ledger.create(create).instrument(commit).await?;
+    let refund = match outcome {
+        CreateOutcome::Known(refund) => return Ok((CreateResult { refund, replayed: true }, None)),
+        CreateOutcome::New(refund) => refund,
+    };
+    let (id, name, sequence) = (refund.id(), account.name(), event_number(sequence));
+    let unsent = if let Some(slot) = slot {
+        // Its outcome is the refund's one line at INFO.
+        debug!(refund = %id, account = %name, sequence, "refund recorded");
+        Some(Unsent { account, refund: refund.clone(), slot, generation })
+    } else {
+        let waiting_for = core.waiting_for(&refund).map(WaitingFor::as_str);
+        info!(refund = %id, account = %name, sequence, waiting_for, "refund recorded: it is not sent at once");
+        account.has_backlog.store(true, Ordering::Release);
+        account.dispatch_notify.notify_one();
+        None
+    };
+    Ok((CreateResult { refund, replayed: false }, unsent))
 }
 
 /// The refund that a request repeats.

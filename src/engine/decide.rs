@@ -48,6 +48,11 @@ pub struct RetryRules<'a> {
     pub key_is_bound: bool,
     /// How long a rejection is looked up, since the provider may correct it. Zero: not at all.
     pub follow_up: Duration,
+    /// How long a request may be on its way: the account's `total_timeout`.
+    pub total_timeout: Duration,
+    /// The present time without the machine's jumps forward since the start, so that no jump makes
+    /// a request look older than it is.
+    pub jumpless_now: Timestamp,
 }
 
 /// What follows from an answer.
@@ -294,6 +299,8 @@ fn after_lookup_in_question(
         Lookup::Found(Outcome::Unknown { reason: DoubtReason::Contradiction, evidence }) => escalated(evidence),
         Lookup::NotFound { ref evidence, absence, .. } => match after_absence(refund, absence, rules, asked) {
             AfterAbsence::Inconclusive => checked(&lookup),
+            // It is looked up again when that request has ended.
+            AfterAbsence::SafeToResend if rules.in_flight_for(refund).is_some() => checked(&lookup),
             AfterAbsence::SafeToResend => {
                 return Decision { resend: true, ..rules.decision(refund, checked(&lookup), now) };
             }
@@ -358,7 +365,7 @@ fn after_absence(refund: &Refund, absence: Absence, rules: RetryRules<'_>, asked
             }
             let is_stuck = last_attempt_refused(refund, contract) || is_contradicted(refund);
             // If the refund cannot be sent again, only a later lookup could still show it.
-            let cannot_resend = !rules.may_resend(refund, asked) || is_stuck;
+            let cannot_resend = !rules.is_deduplicated(refund, asked) || is_stuck;
             match absence {
                 Absence::HalfDone => AfterAbsence::Exhausted("the settle time is over, and the refund may still come"),
                 _ if refund.attempted_elsewhere => AfterAbsence::Exhausted(ELSEWHERE),
@@ -472,8 +479,24 @@ impl RetryRules<'_> {
         Some(self.next_check_time(refund, since, skipped, now))
     }
 
-    /// Whether a second attempt is safe now: the provider itself would prevent a second effect.
+    /// Whether a second attempt is safe now: the provider itself would prevent a second effect, and
+    /// the request of an interrupted attempt has ended.
     pub fn may_resend(&self, refund: &Refund, now: Timestamp) -> bool {
+        self.is_deduplicated(refund, now) && self.in_flight_for(refund).is_none()
+    }
+
+    /// For how much longer the request of an interrupted attempt may be on its way; none if it
+    /// cannot be. The process that sent it may have ended a moment later, and name.com does not
+    /// document what a second request does while the first is processed.
+    fn in_flight_for(&self, refund: &Refund) -> Option<Duration> {
+        let is_interrupted = |doubt: &Doubt| doubt.reason == DoubtReason::GatewayRestarted && !doubt.not_processed;
+        let sent = refund.last_dispatch_time.filter(|_| refund.doubt.as_ref().is_some_and(is_interrupted))?;
+        let left = sent.saturating_add(self.total_timeout).saturating_duration_since(self.jumpless_now);
+        Some(left).filter(|left| !left.is_zero())
+    }
+
+    /// Whether the provider itself would prevent a second effect of a second attempt.
+    fn is_deduplicated(&self, refund: &Refund, now: Timestamp) -> bool {
         let expires = matches!(self.contract.deduplication, Deduplication::Replay { .. });
         !refund.attempted_elsewhere
             && (self.key_is_bound || !expires)
@@ -488,13 +511,15 @@ impl RetryRules<'_> {
     }
 
     /// The next lookup by the schedule, but not later than the time at which a lookup proves more
-    /// because a settle time is over, or the last time at which a resend is safe.
+    /// because a settle time is over, the end of an interrupted request, or the last time at which
+    /// a resend is safe.
     fn next_check_time(&self, refund: &Refund, since: Timestamp, skipped: u32, now: Timestamp) -> Timestamp {
         let scheduled = self.schedule.next(since, skipped, now);
         let moved = refund.placed_time.filter(|_| refund.attempted_elsewhere);
         let settled = [Some(since), refund.absent_since, moved].into_iter().flatten();
         let settled = settled.map(|at| at.saturating_add(self.contract.settle_time));
-        let ahead = settled.chain(self.last_resend(refund)).filter(|at| *at > now);
+        let request_ends = self.in_flight_for(refund).map(|left| now.saturating_add(left));
+        let ahead = settled.chain(request_ends).chain(self.last_resend(refund)).filter(|at| *at > now);
         ahead.fold(scheduled, Timestamp::min)
     }
 

@@ -11,7 +11,7 @@ use crate::engine::core::EngineCore;
 use crate::engine::decide::{self, Decision};
 use crate::engine::outcome_log::log_lookup;
 use crate::engine::spans;
-use crate::ledger::LedgerError;
+use crate::ledger::{LedgerError, Recorded};
 
 /// Looks a refund up and records what that shows. Returns the refund as it is then, and whether the
 /// lookup has proven that one more attempt is safe.
@@ -40,13 +40,14 @@ pub(super) async fn look_up_and_record(
         let recorded = if events.is_empty() {
             // A refund without a next lookup has no missed one to repeat.
             let unheard = next_check.is_some() && matches!(lookup, Lookup::Unavailable { .. });
-            core.reschedule(&refund, next_check, unheard).await
+            core.reschedule(&refund, next_check, unheard).await.map(|refund| (refund, None))
         } else {
-            core.record(&refund, events, next_check, actor).await
+            let recorded = core.record(&refund, events, next_check, actor).await;
+            recorded.map(|Recorded { outcome, sequence }| (outcome, Some(sequence)))
         };
         match recorded {
-            Ok(recorded) => {
-                log_lookup(&refund, &recorded, &lookup);
+            Ok((recorded, sequence)) => {
+                log_lookup(&refund, &recorded, &lookup, sequence);
                 return Ok((recorded, resend));
             }
             // Another lookup was recorded first and decided nothing: what this one found must not

@@ -285,7 +285,7 @@ impl Engine {
     }
 
     /// Whether the account's retry contract makes a second attempt of a refund safe now. False for
-    /// accounts that are no longer configured.
+    /// accounts that are no longer configured, and while an interrupted request may be on its way.
     pub fn resend_safe(&self, refund: &Refund) -> bool {
         self.0.account_of(refund).is_ok_and(|account| self.0.may_resend(account, refund))
     }

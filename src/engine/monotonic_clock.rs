@@ -34,6 +34,8 @@ struct Reading {
     phantom: Duration,
     /// A jump forward that may still be undone.
     jump: Option<Jump>,
+    /// How far the wall clock has jumped forward in total.
+    jumped: Duration,
 }
 
 /// How far the wall clock jumped ahead of the monotonic one, and when.
@@ -68,6 +70,7 @@ impl MonotonicClock {
             // Either clock may have been wrong, so nothing expires because of the difference.
             phantom: ahead,
             jump: None,
+            jumped: Duration::ZERO,
         };
         Self { wall, last: Mutex::new(begin) }
     }
@@ -91,11 +94,21 @@ impl MonotonicClock {
         Some(last.engine_time.saturating_sub(last.phantom))
     }
 
+    /// The present time without any jump forward since the start. Time that the machine slept is
+    /// missing too: what waits by this clock waits long enough in any case.
+    pub(super) fn jumpless_now(&self) -> Timestamp {
+        let last = self.read();
+        last.engine_time.saturating_sub(last.jumped)
+    }
+
     fn read(&self) -> std::sync::MutexGuard<'_, Reading> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let (instant, wall) = (Instant::now(), self.wall.now());
         let expected = last.wall.saturating_add(instant.duration_since(last.instant));
         let (set_back, jumped) = (expected.saturating_duration_since(wall), wall.saturating_duration_since(expected));
+        if jumped > TOLERANCE {
+            last.jumped = last.jumped.saturating_add(jumped);
+        }
         if jumped > LARGE_JUMP {
             let by = last.jump.map_or(jumped, |before| before.by.saturating_add(jumped));
             last.jump = Some(Jump { by, at: instant });
@@ -204,5 +217,16 @@ mod tests {
         wall.set(START.saturating_add(Duration::from_secs(7_261)));
         assert_eq!(clock.confirmed_now(), Some(START.saturating_add(Duration::from_secs(7_261))));
         assert_eq!(clock.ahead(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_jump_forward_makes_nothing_older_by_the_jumpless_clock() {
+        let (wall, clock) = clocks();
+        for (elapsed, wall_shows) in [(10, 10), (20, 3_000), (30, 3_010), (40, 40), (50, 9_000)] {
+            tokio::time::advance(Duration::from_secs(10)).await;
+            wall.set(START.saturating_add(Duration::from_secs(wall_shows)));
+            assert_eq!(clock.jumpless_now(), START.saturating_add(Duration::from_secs(elapsed)), "at {wall_shows}");
+        }
+        assert!(clock.now() > START.saturating_add(Duration::from_secs(9_000)), "the engine's clock follows a jump");
     }
 }

@@ -1,55 +1,74 @@
-//! The log lines about what attempts and lookups led to.
+//! The log lines about what attempts and lookups led to. Where nothing fails, a refund has one line
+//! at INFO for each state that its provider brings it to, which is mostly one.
 //!
 //! No line quotes the provider: its texts may name people. Its code and the category say enough,
 //! and the refund itself has the rest.
 
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::domain::outcome::Lookup;
 use crate::domain::refund::Refund;
 use crate::domain::state::State;
+use crate::ledger::Recorded;
 
 /// Logs what an attempt led to. If no byte left, there is neither code nor category, and the text
 /// is the gateway's own.
-pub(super) fn log_outcome(refund: &Refund) {
-    let (code, state) = (code_of(refund), refund.state.as_str());
+pub(super) fn log_outcome(Recorded { outcome: refund, sequence }: &Recorded<Refund>) {
+    let (code, state, sequence) = (code_of(refund), refund.state.as_str(), event_number(*sequence));
     let (category, error) = match &refund.provider_error {
         Some(error) if error.http_status == 0 => (None, Some(error.message.as_str())),
         Some(error) => (Some(error.category.as_str()), None),
         None => (None, None),
     };
     match refund.state {
-        State::Pending => warn!(state, code, category, error, "the refund was not processed and will be sent again"),
+        State::Pending => {
+            warn!(state, code, category, error, sequence, "the refund was not processed and will be sent again");
+        }
         State::InDoubt => {
             let reason = reason_of(refund);
-            warn!(state, reason, code, category, error, "the outcome of the refund is unknown");
+            warn!(state, reason, code, category, error, sequence, "the outcome of the refund is unknown");
         }
-        State::NeedsReview => log_review(refund),
-        State::Failed => info!(state, code, category, "the provider refused the refund"),
-        _ => info!(state, "the provider answered"),
+        State::NeedsReview => log_review(refund, Some(sequence)),
+        State::Failed => info!(state, code, category, sequence, "the provider refused the refund"),
+        _ => info!(state, sequence, "the provider answered"),
     }
 }
 
-/// Logs what a lookup led to.
-pub(super) fn log_lookup(before: &Refund, refund: &Refund, lookup: &Lookup) {
+/// Logs what a lookup led to. `sequence` is the ledger's number of the last event that was
+/// recorded; none if the lookup showed nothing new.
+pub(super) fn log_lookup(before: &Refund, refund: &Refund, lookup: &Lookup, sequence: Option<u64>) {
     let state = refund.state.as_str();
+    let sequence = sequence.map(event_number);
     // The number of lookups before this one, in the present doubt.
     let lookups = before.doubt.as_ref().map(|doubt| i64::from(doubt.check_count));
     match lookup {
-        _ if refund.state == State::NeedsReview && before.state != State::NeedsReview => log_review(refund),
+        _ if refund.state == State::NeedsReview && before.state != State::NeedsReview => log_review(refund, sequence),
         _ if refund.corrected_time != before.corrected_time => {
             let status = refund.provider_status.as_deref();
-            error!(state, status, "money moved: the provider reports a refund that was recorded as refused");
+            error!(state, status, sequence, "money moved: the provider reports a refund that was recorded as refused");
         }
-        Lookup::Unavailable { .. } => warn!(state, lookups, "lookup inconclusive"),
-        _ => info!(state, lookups, "looked the refund up at its provider"),
+        Lookup::Unavailable { .. } => warn!(state, lookups, sequence, "lookup inconclusive"),
+        // The provider has not finished, or has not corrected itself: a refund's ordinary days.
+        _ if refund.state == before.state && before.doubt.is_none() => {
+            debug!(state, lookups, sequence, "looked the refund up at its provider");
+        }
+        _ => info!(state, lookups, sequence, "looked the refund up at its provider"),
     }
 }
 
-fn log_review(refund: &Refund) {
+fn log_review(refund: &Refund, sequence: Option<i64>) {
     let state = refund.state.as_str();
     let (reason, code) = (reason_of(refund), code_of(refund));
-    error!(state, reason, code, "the gateway cannot find out the outcome of the refund: a person must resolve it");
+    error!(
+        state,
+        reason, code, sequence, "the gateway cannot find out the outcome of the refund: a person must resolve it"
+    );
+}
+
+/// The number of an event in the log. Signed, because a trace would hold an unsigned number as
+/// text.
+pub(super) fn event_number(sequence: u64) -> i64 {
+    i64::try_from(sequence).unwrap_or(i64::MAX)
 }
 
 fn reason_of(refund: &Refund) -> Option<&'static str> {
@@ -66,11 +85,12 @@ mod tests {
     use std::time::Duration;
 
     use rstest::rstest;
+    use tracing::Level;
 
     use super::*;
     use crate::domain::clock::Timestamp;
     use crate::domain::event::{Event, Observation, RecordSeen};
-    use crate::domain::outcome::{Confirmation, DoubtReason, ErrorCategory, Outcome, ProviderError};
+    use crate::domain::outcome::{Acceptance, Confirmation, DoubtReason, ErrorCategory, Outcome, ProviderError};
     use crate::engine::tests::{Log, NOW, place, sectigo};
 
     fn error(code: &str, http_status: u16, category: ErrorCategory) -> ProviderError {
@@ -86,6 +106,10 @@ mod tests {
     fn doubted() -> Event {
         let (reason, evidence) = (DoubtReason::Timeout, "no answer".to_owned());
         Event::Doubted { reason, evidence, error: None, not_processed: false }
+    }
+
+    fn accepted() -> Event {
+        Event::Accepted(Acceptance::default())
     }
 
     fn escalated() -> Event {
@@ -118,7 +142,7 @@ mod tests {
     #[case::refunded(Event::Refunded(Confirmation::default()), "INFO", "the provider answered state=\"SUCCEEDED\"")]
     fn what_an_attempt_led_to_is_logged(#[case] event: Event, #[case] level: &str, #[case] expected: &str) {
         let log = Log::begin();
-        log_outcome(&after(&[event]));
+        log_outcome(&Recorded { outcome: after(&[event]), sequence: 7 });
         assert_one(&log, level, expected);
     }
 
@@ -127,7 +151,8 @@ mod tests {
         let log = Log::begin();
         let error = Some(error("14143", 400, ErrorCategory::IdentifierInUse));
         let (reason, evidence) = (DoubtReason::Contradiction, "in use".to_owned());
-        log_outcome(&after(&[Event::Doubted { reason, evidence, error, not_processed: false }, escalated()]));
+        let outcome = after(&[Event::Doubted { reason, evidence, error, not_processed: false }, escalated()]);
+        log_outcome(&Recorded { outcome, sequence: 7 });
         let expected = "a person must resolve it state=\"NEEDS_REVIEW\" reason=\"contradiction\" code=\"14143\"";
         assert_one(&log, "ERROR", expected);
     }
@@ -140,6 +165,20 @@ mod tests {
         Lookup::not_found("Processed"),
         "INFO",
         "looked the refund up at its provider state=\"IN_DOUBT\" lookups=0"
+    )]
+    #[case::not_finished(
+        vec![accepted()],
+        seen(RecordSeen::Present),
+        Lookup::Found(Outcome::Accepted(Acceptance::default())),
+        "DEBUG",
+        "looked the refund up at its provider state=\"SUBMITTED\""
+    )]
+    #[case::finished(
+        vec![accepted()],
+        Event::Refunded(Confirmation::default()),
+        Lookup::Found(Outcome::Refunded(Confirmation::default())),
+        "INFO",
+        "looked the refund up at its provider state=\"SUCCEEDED\""
     )]
     #[case::no_answer(
         vec![doubted(), seen(RecordSeen::Absent)],
@@ -183,9 +222,9 @@ mod tests {
         #[case] level: &str,
         #[case] expected: &str,
     ) {
-        let log = Log::begin();
+        let log = Log::begin_at(Level::DEBUG);
         let before = after(&before);
-        log_lookup(&before, &before.apply(&event, NOW).unwrap(), &lookup);
+        log_lookup(&before, &before.apply(&event, NOW).unwrap(), &lookup, Some(7));
         assert_one(&log, level, expected);
     }
 
@@ -207,10 +246,12 @@ mod tests {
         Event::Corrected { confirmation, caution_until: later() }
     }
 
-    /// Asserts that one line of this level is logged, and that it ends with `expected`.
+    /// Asserts that one line of this level is logged, and that it ends with `expected` and the
+    /// event's number.
     fn assert_one(log: &Log, level: &str, expected: &str) {
         let lines = log.lines_with("");
         assert_eq!(lines.len(), 1, "{lines:?}");
-        assert!(lines[0].contains(level) && lines[0].ends_with(expected), "{lines:?}");
+        let expected = format!("{expected} sequence=7");
+        assert!(lines[0].contains(level) && lines[0].ends_with(&expected), "{lines:?}");
     }
 }

@@ -68,7 +68,7 @@ async fn record(core: &EngineCore, refund: &Refund, event: Event, actor: &str) -
     };
     match core.record(refund, vec![event], next_check, actor).await {
         Err(LedgerError::StaleRevision { present }) => Err(EngineError::EtagMismatch { present: present.etag() }),
-        recorded => Ok(recorded?),
+        recorded => Ok(recorded?.outcome),
     }
 }
 

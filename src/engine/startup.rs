@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::domain::clock::{Clock, Timestamp};
+use crate::domain::ids::AccountName;
+use crate::domain::state::State;
 use crate::engine::account::AccountRuntime;
 use crate::engine::core::{EngineCore, MAX_DETACHED_OPERATIONS};
 use crate::engine::monotonic_clock::MonotonicClock;
@@ -66,6 +69,17 @@ pub(super) async fn start(
         warn!(refunds = interrupted, "attempts were on their way when the gateway last stopped: they are IN_DOUBT now");
         log_interrupted(&core, committed).await?;
     }
+    let open = open_by_account(core.ledger.open_states().await?);
+    for account in core.accounts.values() {
+        // Where none waits, a refund that comes before the dispatcher's first query is sent at
+        // once.
+        let waits = open.get(account.name()).is_some_and(|open| open.pending.is_some());
+        account.has_backlog.store(waits, Ordering::Release);
+    }
+    for (account, open) in open {
+        let OpenCounts { pending, in_doubt, submitted, needs_review } = open;
+        info!(%account, pending, in_doubt, submitted, needs_review, "open refunds were taken up");
+    }
     // A single task forwards a ledger failure, so that waiters wake in a deterministic order (the
     // simulation depends on it). The drain does not wait for it: callers may keep waiting while the
     // ledger is writing.
@@ -76,6 +90,31 @@ pub(super) async fn start(
     }
     core.tasks.spawn(event_stream::follow_ledger(core.clone()));
     Ok(core)
+}
+
+/// How many open refunds an account has; none where there are none.
+#[derive(Default)]
+struct OpenCounts {
+    pending: Option<u64>,
+    in_doubt: Option<u64>,
+    submitted: Option<u64>,
+    needs_review: Option<u64>,
+}
+
+fn open_by_account(states: Vec<(AccountName, State, u64)>) -> BTreeMap<AccountName, OpenCounts> {
+    let mut accounts: BTreeMap<AccountName, OpenCounts> = BTreeMap::new();
+    for (account, state, count) in states {
+        let open = accounts.entry(account).or_default();
+        match state {
+            State::Pending => open.pending = Some(count),
+            State::InDoubt => open.in_doubt = Some(count),
+            State::Submitted => open.submitted = Some(count),
+            State::NeedsReview => open.needs_review = Some(count),
+            // None of these is open.
+            State::Dispatching | State::Succeeded | State::PartiallySucceeded | State::Failed | State::Cancelled => {}
+        }
+    }
+    accounts
 }
 
 async fn cancel_on_ledger_failure(mut health: watch::Receiver<Health>, ledger_stopped: CancellationToken) {

@@ -15,6 +15,7 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 use tempfile::TempDir;
 use tokio::sync::{oneshot, watch};
+use tracing::Level;
 
 use super::account::AccountRuntime;
 use super::circuit_breaker::CircuitBreakerSettings;
@@ -36,7 +37,7 @@ use crate::domain::target::{DebitsuccessFields, DebitsuccessTarget, FieldViolati
 use crate::ledger::sqlite::{SqliteLedger, SqliteSettings};
 use crate::ledger::{
     CreateOutcome, DueKind, DueQuery, FirstAttempt, GATEWAY, Health, NewRefund, OpenRefunds, Reassign, RecordEvents,
-    RelatedLogins, Reschedule, Ticket,
+    Recorded, RelatedLogins, Reschedule, Ticket,
 };
 use crate::providers::testing::log_capture::LogCapture;
 use crate::telemetry::metrics::AccountMeter;
@@ -153,6 +154,7 @@ impl Bench {
             requests_per_second: 0,
             requests_per_hour: 0,
             pending_limit: Duration::from_secs(86_400),
+            total_timeout: Duration::from_secs(60),
             refunds: self.provider.clone(),
             validation: None,
             metrics: AccountMeter::off(),
@@ -194,7 +196,9 @@ impl Bench {
             ticket: Ticket::default(),
             trace_parent,
         };
-        let CreateOutcome::New(refund) = self.ledger.inner.create(create).await.unwrap() else { panic!("known") };
+        let CreateOutcome::New(refund) = self.ledger.inner.create(create).await.unwrap().outcome else {
+            panic!("known")
+        };
         let record = RecordEvents {
             id: refund.id().clone(),
             revision: refund.revision,
@@ -203,7 +207,7 @@ impl Bench {
             actor: GATEWAY.to_owned(),
             now: NOW,
         };
-        self.ledger.inner.record(record).await.unwrap()
+        self.ledger.inner.record(record).await.unwrap().outcome
     }
 
     /// The sender of the answer to the next attempt that has no prepared answer yet.
@@ -292,9 +296,18 @@ pub(super) struct Log {
 
 impl Log {
     pub(super) fn begin() -> Self {
+        Self::begin_at(Level::INFO)
+    }
+
+    /// With lines down to this level.
+    pub(super) fn begin_at(level: Level) -> Self {
         let capture = LogCapture::default();
         let writer = capture.clone();
-        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(level)
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
         Self { capture, _guard: tracing::subscriber::set_default(subscriber) }
     }
 
@@ -539,7 +552,7 @@ impl crate::providers::RefundProvider for ScriptedProvider {
 
 #[async_trait]
 impl Ledger for HeldLedger {
-    async fn create(&self, create: NewRefund) -> Result<CreateOutcome, LedgerError> {
+    async fn create(&self, create: NewRefund) -> Result<Recorded<CreateOutcome>, LedgerError> {
         self.inner.create(create).await
     }
 
@@ -547,7 +560,7 @@ impl Ledger for HeldLedger {
         self.inner.dry_run(create).await
     }
 
-    async fn record(&self, record: RecordEvents) -> Result<Refund, LedgerError> {
+    async fn record(&self, record: RecordEvents) -> Result<Recorded<Refund>, LedgerError> {
         let recorded = self.inner.record(record).await;
         if *self.holding.borrow() {
             self.held.send_modify(|held| *held += 1);
@@ -607,6 +620,10 @@ impl Ledger for HeldLedger {
 
     async fn open_refunds(&self) -> Result<Vec<OpenRefunds>, LedgerError> {
         self.inner.open_refunds().await
+    }
+
+    async fn open_states(&self) -> Result<Vec<(AccountName, State, u64)>, LedgerError> {
+        self.inner.open_states().await
     }
 
     async fn standstills(&self, at: &Destination) -> Result<Vec<(Timestamp, Timestamp)>, LedgerError> {

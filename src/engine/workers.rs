@@ -17,8 +17,9 @@ use crate::domain::state::State;
 use crate::engine::account::AccountRuntime;
 use crate::engine::circuit_breaker::Permission;
 use crate::engine::core::{EngineCore, LEDGER_ERROR_BACKOFF};
+use crate::engine::outcome_log::event_number;
 use crate::engine::{attempt, lookup, reconcile, spans};
-use crate::ledger::{DueKind, DueQuery, GATEWAY, Health, LedgerError, ListQuery};
+use crate::ledger::{DueKind, DueQuery, GATEWAY, Health, LedgerError, ListQuery, Recorded};
 
 /// A worker looks for due refunds at least this often: a wall clock that is set forward wakes no
 /// worker.
@@ -192,9 +193,12 @@ async fn expire_overdue(core: &EngineCore, account: &AccountRuntime, now: Timest
                 continue;
             }
             match core.record(refund, vec![Event::Expired], None, GATEWAY).await {
-                Ok(refund) => {
-                    let span = spans::refund_span(core, &refund).await;
-                    span.in_scope(|| warn!("the refund has waited too long: it is FAILED, and was never processed"));
+                Ok(Recorded { outcome, sequence }) => {
+                    let sequence = event_number(sequence);
+                    let span = spans::refund_span(core, &outcome).await;
+                    span.in_scope(|| {
+                        warn!(sequence, "the refund has waited too long: it is FAILED, and was never processed")
+                    });
                 }
                 // Cancelled, or moved to another account, in the meantime.
                 Err(LedgerError::StaleRevision { .. } | LedgerError::IllegalTransition(_)) => {}

@@ -62,7 +62,7 @@ pub trait Ledger: Send + Sync + 'static {
     /// [`LedgerError::RefundIdReused`], [`LedgerError::TargetHasRefund`],
     /// [`LedgerError::SimilarRefund`], [`LedgerError::Cancelled`], [`LedgerError::Overloaded`],
     /// [`LedgerError::Unavailable`], [`LedgerError::CommitFailed`], [`LedgerError::Corrupt`]
-    async fn create(&self, create: NewRefund) -> Result<CreateOutcome, LedgerError>;
+    async fn create(&self, create: NewRefund) -> Result<Recorded<CreateOutcome>, LedgerError>;
 
     /// Returns what [`Ledger::create`] would return now. Records nothing.
     ///
@@ -76,7 +76,7 @@ pub trait Ledger: Send + Sync + 'static {
     /// [`LedgerError::NotFound`], [`LedgerError::StaleRevision`],
     /// [`LedgerError::IllegalTransition`], [`LedgerError::Overloaded`],
     /// [`LedgerError::Unavailable`], [`LedgerError::CommitFailed`], [`LedgerError::Corrupt`]
-    async fn record(&self, record: RecordEvents) -> Result<Refund, LedgerError>;
+    async fn record(&self, record: RecordEvents) -> Result<Recorded<Refund>, LedgerError>;
 
     /// Start-up: moves every refund that was [`State::Dispatching`] when the last process ended to
     /// [`State::InDoubt`]. Returns how many there were.
@@ -148,6 +148,12 @@ pub trait Ledger: Send + Sync + 'static {
     /// # Errors
     /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
     async fn open_refunds(&self) -> Result<Vec<OpenRefunds>, LedgerError>;
+
+    /// Returns how many refunds each account has in each state of [`OpenRefunds`].
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
+    async fn open_states(&self) -> Result<Vec<(AccountName, State, u64)>, LedgerError>;
 
     /// Returns the ended periods in which the configuration had no such account and place, oldest
     /// first. They do not count towards expiry.
@@ -301,6 +307,15 @@ pub struct OpenRefunds {
     pub provider: ProviderKind,
     pub at: Destination,
     pub count: u64,
+}
+
+/// What a write led to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recorded<T> {
+    pub outcome: T,
+    /// The sequence number of the ledger's last event after the write: the last event that it
+    /// recorded, if it recorded any.
+    pub sequence: u64,
 }
 
 /// What [`Ledger::create`] recorded or found.

@@ -120,6 +120,7 @@ impl Account {
             requests_per_second: settings.requests_per_second,
             requests_per_hour: settings.requests_per_hour,
             pending_limit: settings.pending_limit,
+            total_timeout: settings.total_timeout,
             secret,
             refunds,
             validation,

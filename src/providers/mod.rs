@@ -202,6 +202,8 @@ pub struct Account {
     pub requests_per_hour: u32,
     /// How long a refund may stay PENDING before it expires.
     pub pending_limit: Duration,
+    /// How long a request may take, until its answer is read.
+    pub total_timeout: Duration,
     /// The secret that it logs in with. A replaced secret is used from the next request on.
     pub secret: Secret,
     /// Sends refunds and looks them up.

@@ -9,8 +9,8 @@
 //! ```
 //!
 //! A line has each field once and at the top level: first the event's fields, then those of the
-//! spans around it, the innermost first. A field whose name contains a dot belongs to the trace
-//! conventions or to the `log` crate, and is left out.
+//! spans around it, the innermost first; at INFO without the method of the call. A field whose name
+//! contains a dot belongs to the trace conventions or to the `log` crate, and is left out.
 //!
 //! `tracing-subscriber`'s own JSON format does not do this: it nests the fields of spans, and
 //! writes a key twice if an event's field is called like one of its own, such as `level`.
@@ -50,6 +50,9 @@ struct FormattedFields {
 
 /// Keys of a JSON object besides the fields.
 const OWN_KEYS: [&str; 4] = ["timestamp", "level", "target", "spans"];
+/// The field of a call's span that a line at INFO leaves out: it would be a large part of a
+/// refund's outcome, and say the same each time.
+const METHOD: &str = "method";
 /// Initial capacity: longer than most lines.
 const LINE_BYTES: usize = 512;
 
@@ -84,8 +87,12 @@ where
         let from_log = event.normalized_metadata();
         let metadata = from_log.as_ref().unwrap_or_else(|| event.metadata());
         let mut line = self.prefix(metadata, &names);
+        // What is not written, or not again.
         let mut written = OWN_KEYS.to_vec();
         fields.append_to(&mut line, &mut written);
+        if *metadata.level() == Level::INFO {
+            written.push(METHOD);
+        }
         for span in spans() {
             if let Some(fields) = span.extensions().get::<FormattedFields>() {
                 fields.append_to(&mut line, &mut written);
@@ -308,6 +315,23 @@ mod tests {
                         refund=r-1 attempt=2 method=\"M\" request_id=\"1\" trace_id=0af7";
         assert_eq!(lines_of(LogFormat::Text, log_doubt), [expected]);
         assert_eq!(lines_of(LogFormat::Text, || info!("shut down")), [" INFO shut down"]);
+    }
+
+    #[test]
+    fn a_line_at_info_leaves_the_method_of_its_call_out() {
+        let log = || {
+            info_span!("call", method = "M", request_id = "1").in_scope(|| {
+                info!("ordinary");
+                info!(method = "own", "its own");
+                warn!("failed");
+            });
+        };
+        let expected = [
+            " INFO call: ordinary request_id=\"1\"",
+            " INFO call: its own method=\"own\" request_id=\"1\"",
+            " WARN call: failed method=\"M\" request_id=\"1\"",
+        ];
+        assert_eq!(lines_of(LogFormat::Text, log), expected);
     }
 
     #[test]

@@ -116,6 +116,7 @@ fn account(name: &str, provider: ProviderKind, status: Option<Arc<dyn Validation
         requests_per_second: 0,
         requests_per_hour: 0,
         pending_limit: Duration::from_secs(86_400),
+        total_timeout: Duration::from_secs(60),
         refunds: Arc::new(NoRefunds),
         validation: status,
         metrics: AccountMeter::off(),

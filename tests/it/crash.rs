@@ -9,14 +9,18 @@ use recoup::proto::v1 as proto;
 use recoup::proto::v1::refund::State;
 use recoup::proto::v1::refund_event::Kind;
 use recoup::proto::v1::refund_service_client::RefundServiceClient;
-use simulators::Simulators;
+use simulators::faults::gates::Gate;
 use simulators::faults::{FaultEffect, Point, Repeat, Rule};
 use simulators::request::{Deduplication, Provider};
+use simulators::{JournalEntry, Simulators};
 use tokio::task::JoinSet;
 use tonic::transport::Channel;
 
 use crate::support::process::Gateway;
-use crate::support::{LIMIT, channel, configuration, debitsuccess, effects, namecom, reason, sectigo, simulators_in};
+use crate::support::{
+    FAST_LOOKUPS, LIMIT, channel, configuration, debitsuccess, effects, micros, namecom, reason, sectigo,
+    simulators_in, wait_until, without_wait,
+};
 
 const REFUNDS: usize = 200;
 
@@ -235,4 +239,57 @@ async fn an_attempt_interrupted_by_a_kill_is_in_doubt() {
     assert_eq!(settled.state(), State::Succeeded);
     assert_eq!((effects(&simulators, "1000001"), sent(&simulators, "1000001")), (1, 1));
     assert!(gateway.terminate().success(), "SIGTERM stops it cleanly");
+}
+
+/// The process may have ended a moment after the request left, and name.com does not document what
+/// a second request does while the first is processed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_interrupted_attempt_is_looked_up_at_once_and_sent_again_when_its_request_has_ended() {
+    const TOTAL_TIMEOUT_MS: i64 = 3_000;
+    let dir = tempfile::tempdir().unwrap();
+    let simulators = simulators_in(dir.path()).await;
+    let limited = format!("username = \"demo-test\"\ntotal_timeout_ms = {TOTAL_TIMEOUT_MS}");
+    let configuration =
+        configuration(&simulators, dir.path(), FAST_LOOKUPS).replace("username = \"demo-test\"", &limited);
+    let config = dir.path().join("recoup.toml");
+    std::fs::write(&config, configuration).unwrap();
+    let operation = Some("ProcessRefund".to_owned());
+    let gate = Gate { operation, ..Gate::new(Provider::Namecom, Point::BeforeEffect) };
+    let gate = simulators.gate(gate).unwrap();
+
+    let gateway = Gateway::start(&config);
+    let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
+    refunds.create_refund(without_wait(namecom("cut", 200_001, &[3_200_001]))).await.unwrap();
+    gate.wait_for(1).await.unwrap();
+    gateway.kill();
+
+    let gateway = Gateway::start(&config);
+    let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
+    let name = "refunds/cut".to_owned();
+    // The first request is still held at the provider. A lookup that an operator asks for sends
+    // nothing either.
+    let looked_up = refunds.reconcile_refund(proto::ReconcileRefundRequest { name: name.clone() }).await.unwrap();
+    let refund = looked_up.into_inner().refund.unwrap();
+    assert_eq!((refund.state(), refund.attempt_count), (State::InDoubt, 1));
+    assert!(!refund.doubt.unwrap().resend_safe);
+    wait_until(|| sent(&simulators, "200001") == 2).await;
+    gate.release_all();
+
+    let events = proto::ListRefundEventsRequest { name, ..Default::default() };
+    let events = refunds.list_refund_events(events).await.unwrap().into_inner().events;
+    let recorded = events.iter().find(|event| event.kind() == Kind::Dispatched).unwrap();
+    let recorded_at = micros(recorded.event_time.as_ref().unwrap());
+    let journal = simulators.journal();
+    let micros_of = |entry: &JournalEntry| i64::try_from(entry.time.unix_timestamp_nanos() / 1_000).unwrap();
+    let second = journal.iter().rposition(|entry| entry.moves_money).unwrap();
+    assert!(
+        micros_of(&journal[second]) >= recorded_at + TOTAL_TIMEOUT_MS * 1_000,
+        "sent again {} us after the first attempt was recorded",
+        micros_of(&journal[second]) - recorded_at
+    );
+    let first_lookup = journal.iter().find(|entry| !entry.moves_money).unwrap();
+    assert!(micros_of(first_lookup) < recorded_at + TOTAL_TIMEOUT_MS * 1_000, "looked up at once");
+    wait_until(|| effects(&simulators, "3200001") == 1).await;
+    assert_eq!(sent(&simulators, "200001"), 2);
+    assert!(gateway.terminate().success());
 }

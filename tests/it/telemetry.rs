@@ -40,7 +40,7 @@ use tonic_health::pb::health_client::HealthClient;
 use crate::support::process::Gateway;
 use crate::support::{
     LIMIT, SECRETS, Stack, channel, configuration_at, namecom, sample_request, sectigo, settings_of, simulators_in,
-    without_wait,
+    wait_until, without_wait,
 };
 
 const METRICS_AND_FAST_LOOKUPS: &str =

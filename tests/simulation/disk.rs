@@ -9,14 +9,14 @@ use async_trait::async_trait;
 use recoup::domain::clock::Timestamp;
 use recoup::domain::event::{Event, Observation, RecordSeen};
 use recoup::domain::history::EventRecord;
-use recoup::domain::ids::{ProviderKind, RefundId};
+use recoup::domain::ids::{AccountName, ProviderKind, RefundId};
 use recoup::domain::place::Destination;
 use recoup::domain::refund::Refund;
 use recoup::domain::state::State;
 use recoup::ledger::sqlite::SqliteLedger;
 use recoup::ledger::{
     CreateOutcome, DueKind, DueQuery, Health, Ledger, LedgerError, ListQuery, ListedRefund, NewRefund, OpenRefunds,
-    Reassign, RecordEvents, Reschedule,
+    Reassign, RecordEvents, Recorded, Reschedule,
 };
 use tokio::sync::watch;
 
@@ -124,11 +124,11 @@ impl WriteFault {
 
 #[async_trait]
 impl Ledger for SimLedger {
-    async fn create(&self, create: NewRefund) -> Result<CreateOutcome, LedgerError> {
+    async fn create(&self, create: NewRefund) -> Result<Recorded<CreateOutcome>, LedgerError> {
         let what = format!("create {} dispatch {}", create.intent.id.as_str(), create.dispatch.is_some());
         let work = async {
             let created = self.inner.create(create).await;
-            if let Ok(CreateOutcome::New(refund)) = &created {
+            if let Ok(Recorded { outcome: CreateOutcome::New(refund), .. }) = &created {
                 crate::places::note_wait(&self.sim, refund);
             }
             created
@@ -141,7 +141,7 @@ impl Ledger for SimLedger {
         self.inner.dry_run(create).await
     }
 
-    async fn record(&self, record: RecordEvents) -> Result<Refund, LedgerError> {
+    async fn record(&self, record: RecordEvents) -> Result<Recorded<Refund>, LedgerError> {
         let events: Vec<&str> = record.events.iter().map(|event| event.kind().as_str()).collect();
         let what = format!("record {} at {} {}", record.id.as_str(), record.revision, events.join("+"));
         let is_absence =
@@ -153,17 +153,17 @@ impl Ledger for SimLedger {
             let before = self.inner.get(&id).await.ok().flatten();
             let recorded = self.inner.record(record).await;
             if let (Ok(after), Some(before)) = (&recorded, before) {
-                crate::places::judge_events(&self.sim, &before, after, &facts);
+                crate::places::judge_events(&self.sim, &before, &after.outcome, &facts);
             }
             // Before the reply: another task may already act on what is on the disk.
-            if let (Ok(refund), true) = (&recorded, shows_absence) {
-                crate::oracle::judge_absence(&self.sim, &lock(&self.sim.world).wire, refund);
+            if let (Ok(after), true) = (&recorded, shows_absence) {
+                crate::oracle::judge_absence(&self.sim, &lock(&self.sim.world).wire, &after.outcome);
             }
             recorded
         };
         let recorded = self.write(what, work).await;
-        if let Ok(refund) = &recorded {
-            lock(&self.sim.history).record(refund);
+        if let Ok(after) = &recorded {
+            lock(&self.sim.history).record(&after.outcome);
         }
         recorded
     }
@@ -229,6 +229,11 @@ impl Ledger for SimLedger {
     async fn open_refunds(&self) -> Result<Vec<OpenRefunds>, LedgerError> {
         self.process.stop_if_ended().await;
         self.inner.open_refunds().await
+    }
+
+    async fn open_states(&self) -> Result<Vec<(AccountName, State, u64)>, LedgerError> {
+        self.process.stop_if_ended().await;
+        self.inner.open_states().await
     }
 
     async fn standstills(&self, at: &Destination) -> Result<Vec<(Timestamp, Timestamp)>, LedgerError> {

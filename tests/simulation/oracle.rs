@@ -19,6 +19,7 @@ use crate::history::{CallResult, History, Recorded};
 use crate::plan::{ProviderKind, TargetPlan};
 use crate::run::{KEY_LIFETIME, settle_time};
 use crate::sim::{MicrosRange, Sim, lock, micros};
+use crate::wire::TOTAL_TIMEOUT;
 use crate::world::{self, BookEntry, PASSWORD, SentRequest, World};
 
 /// The longest time between a decision of the gateway and the send, in microseconds.
@@ -115,6 +116,16 @@ pub(crate) fn judge_send(sim: &Sim, wire: &[SentRequest], sent: &SentRequest, re
             // is.
             let is_known = !(sim.plan.sets_clock_back() && sim.ended_processes() > 0);
             let is_asked = by_operator == 0 && is_known;
+            let interrupted = before.last().filter(|last| !last.has_outcome && by_operator == 0);
+            if let Some((first, again)) = interrupted.and_then(|last| last.recorded.zip(sent.recorded))
+                && again.saturating_duration_since(first) < TOTAL_TIMEOUT
+            {
+                let after = again.saturating_duration_since(first).as_secs();
+                sim.violation(
+                    "not during an interrupted request",
+                    format_args!("{id} was sent again {after} s after an attempt that a crash interrupted"),
+                );
+            }
             let Some(first) = unanswered.first().filter(|_| is_asked) else { return };
             if unanswered.last().is_some_and(|last| was_proven_absent(wire, last, sent)) {
                 return;

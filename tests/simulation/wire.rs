@@ -71,6 +71,7 @@ impl Transport for SimTransport {
         let exchange = self.carry(sent, &request, fault, &mut rng, max_bytes).await;
         self.process.stop_if_ended().await;
         self.sim.trace(format_args!("wire< #{sent} {}", summary(&exchange)));
+        lock(&self.sim.world).wire[sent].has_outcome = true;
         if let HttpOutcome::Answered(answer) = &exchange {
             let mut world = lock(&self.sim.world);
             let last = world.wire.iter().map(|one| one.answered).max().unwrap_or(0);
@@ -146,6 +147,8 @@ impl SimTransport {
             target,
             attempt: refund.as_ref().map_or(0, |refund| refund.attempt_count),
             refund: refund.as_ref().map(|refund| refund.id().as_str().to_owned()),
+            recorded: refund.as_ref().and_then(|refund| refund.last_dispatch_time),
+            has_outcome: false,
             not_processed: false,
             answered: 0,
             shows_nothing: false,

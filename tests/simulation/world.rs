@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header};
+use recoup::domain::clock::Timestamp;
 use simulators::request::{Effect, Handled, Request, RequestInfo, Response};
 use simulators::{providers::debitsuccess, providers::namecom, providers::sectigo};
 use time::OffsetDateTime;
@@ -114,6 +115,10 @@ pub(crate) struct SentRequest {
     /// The refund whose attempt it is, where it moves money.
     pub(crate) refund: Option<String>,
     pub(crate) attempt: u32,
+    /// When its attempt was recorded, by the gateway's clock.
+    pub(crate) recorded: Option<Timestamp>,
+    /// The process that sent it has had its outcome: it did not end before.
+    pub(crate) has_outcome: bool,
     /// The gateway knows that no byte left, or that nothing was processed.
     pub(crate) not_processed: bool,
     /// The answer's number in the order in which answers were read; 0 where none was read.

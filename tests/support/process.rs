@@ -7,6 +7,8 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 use crate::support::demo_accounts::SECRETS;
 
+const LOG_FORMAT: &str = "RECOUP_LOG__FORMAT";
+
 /// A running `recoup serve`; killed when dropped.
 pub(crate) struct Gateway {
     child: Child,
@@ -22,7 +24,8 @@ impl Gateway {
     }
 
     /// Runs a command that becomes a gateway and waits until it logs its address. Each line of the
-    /// log is passed to `on_line`.
+    /// log is passed to `on_line`. The log is JSON, unless the command's environment says
+    /// otherwise.
     ///
     /// # Errors
     /// The log, where the process ended before that.
@@ -30,7 +33,10 @@ impl Gateway {
         mut serve: Command,
         mut on_line: impl FnMut(&str) + Send + 'static,
     ) -> Result<Gateway, Vec<String>> {
-        let mut child = serve.env("RECOUP_LOG__FORMAT", "json").stderr(Stdio::piped()).spawn().unwrap();
+        if !serve.get_envs().any(|(name, _)| name == LOG_FORMAT) {
+            serve.env(LOG_FORMAT, "json");
+        }
+        let mut child = serve.stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut log = Vec::new();
         let addr = loop {
@@ -40,9 +46,8 @@ impl Gateway {
             };
             let line = line.unwrap();
             on_line(&line);
-            let event: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
-            if let Some(addr) = event["addr"].as_str() {
-                break addr.parse().unwrap();
+            if let Some(addr) = address_in(&line) {
+                break addr;
             }
             log.push(line);
         };
@@ -85,6 +90,13 @@ impl Drop for Gateway {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The address in a line of the log, as JSON or as text.
+fn address_in(line: &str) -> Option<SocketAddr> {
+    let event: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
+    let in_text = || line.split_whitespace().find_map(|word| word.strip_prefix("addr="));
+    event["addr"].as_str().or_else(in_text).map(|addr| addr.parse().unwrap())
 }
 
 /// Runs the binary until it ends.

@@ -3,6 +3,7 @@
 mod absent;
 mod bounds;
 mod followed;
+mod interrupted;
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -28,7 +29,16 @@ static SCHEDULE: LazyLock<Schedule> = LazyLock::new(|| Schedule {
 });
 
 fn rules(contract: &RetryContract) -> RetryRules<'_> {
-    RetryRules { contract, schedule: &SCHEDULE, backoff: BACKOFF, key_is_bound: true, follow_up: FOLLOW_UP }
+    RetryRules {
+        contract,
+        schedule: &SCHEDULE,
+        backoff: BACKOFF,
+        key_is_bound: true,
+        follow_up: FOLLOW_UP,
+        total_timeout: Duration::from_secs(60),
+        // Long after every request has ended.
+        jumpless_now: Timestamp::MAX,
+    }
 }
 
 fn now() -> Timestamp {

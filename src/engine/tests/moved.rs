@@ -247,11 +247,11 @@ async fn allowed_refund(bench: &Bench, id: &str, place: Place, events: &[Event])
         ticket: Ticket::default(),
         trace_parent: None,
     };
-    let CreateOutcome::New(refund) = bench.ledger.inner.create(create).await.unwrap() else { panic!("known") };
+    let CreateOutcome::New(refund) = bench.ledger.inner.create(create).await.unwrap().outcome else { panic!("known") };
     let next_check = Some(NOW.saturating_add(30 * 24 * HOUR));
     let (id, revision, actor) = (refund.id().clone(), refund.revision, GATEWAY.to_owned());
     let record = RecordEvents { id, revision, events: events.to_vec(), next_check, actor, now: NOW };
-    bench.ledger.inner.record(record).await.unwrap()
+    bench.ledger.inner.record(record).await.unwrap().outcome
 }
 
 /// What a caller has allowed stays allowed. A pending refund that is similar to one under the new

@@ -10,7 +10,7 @@ use crate::domain::event::Event;
 use crate::domain::ids::AccountName;
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::state::State;
-use crate::ledger::{CreateOutcome, FirstAttempt, LedgerError, NewRefund, RelatedLogins};
+use crate::ledger::{CreateOutcome, FirstAttempt, LedgerError, NewRefund, Recorded, RelatedLogins};
 
 #[rstest]
 #[tokio::test]
@@ -22,7 +22,8 @@ async fn the_same_request_twice_is_one_refund(#[values(SqliteFile, SqliteMemory)
         .ledger
         .create(NewRefund { dispatch: Some(FirstAttempt { credential: None }), ..create(sectigo("a", "100")) })
         .await
-        .unwrap();
+        .unwrap()
+        .outcome;
     assert_eq!(again, CreateOutcome::Known(dispatched), "as it is now, not as it was created");
     assert_eq!(bench.count("SELECT count(*) FROM refunds"), 1);
     assert_eq!(bench.count(ATTEMPTS), 1);
@@ -39,7 +40,7 @@ async fn the_same_id_with_other_content_names_the_fields(#[values(SqliteFile, Sq
     let expected =
         LedgerError::RefundIdReused { id: other.id.clone(), fields: vec!["account", "sectigo.order_number", "labels"] };
     assert_eq!(bench.ledger.dry_run(create(other.clone())).await, Err(expected.clone()));
-    assert_eq!(bench.ledger.create(create(other)).await, Err(expected));
+    assert_eq!(bench.ledger.create(create(other)).await.map(|recorded| recorded.outcome), Err(expected));
 }
 
 #[rstest]
@@ -51,7 +52,8 @@ async fn a_dispatched_creation_is_one_commit_with_its_attempt(#[values(SqliteFil
         .create(NewRefund { dispatch: Some(FirstAttempt { credential: None }), ..create(sectigo("a", "100")) })
         .await
         .unwrap();
-    let CreateOutcome::New(refund) = created else { panic!("it was recorded before") };
+    assert_eq!(created.sequence, 2, "the number of its last event");
+    let CreateOutcome::New(refund) = created.outcome else { panic!("it was recorded before") };
     assert_eq!((refund.state, refund.revision, refund.attempt_count), (State::Dispatching, 2, 1));
     assert_eq!(bench.ledger.get(refund.id()).await.unwrap(), Some(refund.clone()));
     let events = bench.ledger.events_of(refund.id(), 0, 10).await.unwrap();
@@ -75,7 +77,7 @@ async fn of_many_simultaneous_refunds_of_one_target_exactly_one_is_recorded(
     });
     let answers = futures_util::future::join_all(creations).await;
     let made: Vec<_> = answers.iter().filter_map(|answer| answer.as_ref().ok()).collect();
-    let [CreateOutcome::New(winner)] = made.as_slice() else { panic!("{made:?}") };
+    let [Recorded { outcome: CreateOutcome::New(winner), .. }] = made.as_slice() else { panic!("{made:?}") };
     for answer in answers.iter().filter(|answer| answer.is_err()) {
         assert_eq!(*answer, Err(LedgerError::TargetHasRefund { conflicting: winner.id().clone() }));
     }
@@ -92,7 +94,7 @@ async fn only_failed_and_cancelled_refunds_release_the_target(#[values(SqliteFil
         assert_eq!(first.state, state);
         let second = create(sectigo(&format!("second-{number}"), &order));
         let checked = bench.ledger.dry_run(second.clone()).await;
-        let answer = bench.ledger.create(second.clone()).await;
+        let answer = bench.ledger.create(second.clone()).await.map(|recorded| recorded.outcome);
         if matches!(state, State::Failed | State::Cancelled) {
             assert_eq!(checked, Ok(CreateOutcome::New(Refund::new(second.intent.clone(), place("demo"), NOW))));
             assert!(matches!(answer, Ok(CreateOutcome::New(_))), "{state}");
@@ -126,7 +128,11 @@ async fn a_target_stays_reserved_when_the_login_of_its_account_changes(
     let second = Intent { account: named(account), ..sectigo("second", order) };
     let login_peers = login_peers.iter().map(|name| named(name)).collect();
     let related = RelatedLogins { accounts: login_peers, ..RelatedLogins::default() };
-    let answer = bench.ledger.create(NewRefund { place: place(login), related, ..create(second) }).await;
+    let answer = bench
+        .ledger
+        .create(NewRefund { place: place(login), related, ..create(second) })
+        .await
+        .map(|recorded| recorded.outcome);
     match is_free {
         true => assert!(matches!(answer, Ok(CreateOutcome::New(_))), "{answer:?}"),
         false => assert_eq!(answer, Err(LedgerError::TargetHasRefund { conflicting: first.id().clone() })),
@@ -141,7 +147,7 @@ async fn a_target_released_under_a_former_login_is_free(#[values(SqliteFile, Sql
     let login_peers = [AccountName::parse("certs").unwrap()].into();
     let related = RelatedLogins { accounts: login_peers, ..RelatedLogins::default() };
     let again = NewRefund { place: place("other login"), related, ..create(sectigo("second", "777")) };
-    assert!(matches!(bench.ledger.create(again).await, Ok(CreateOutcome::New(_))));
+    assert!(matches!(bench.ledger.create(again).await.map(|recorded| recorded.outcome), Ok(CreateOutcome::New(_))));
 }
 
 #[rstest]
@@ -151,11 +157,20 @@ async fn a_partial_success_frees_only_the_refused_items(#[values(SqliteFile, Sql
     let first = bench.new_refund(namecom("first", &[1, 2])).await;
     bench.record(&first, &[Event::Dispatched { credential: None }, Event::Refunded(partial())]).await.unwrap();
     let conflict = LedgerError::TargetHasRefund { conflicting: first.id().clone() };
-    assert_eq!(bench.ledger.create(create(namecom("both", &[1, 2]))).await, Err(conflict.clone()));
-    assert_eq!(bench.ledger.create(create(namecom("done", &[1]))).await, Err(conflict));
+    assert_eq!(
+        bench.ledger.create(create(namecom("both", &[1, 2]))).await.map(|recorded| recorded.outcome),
+        Err(conflict.clone())
+    );
+    assert_eq!(
+        bench.ledger.create(create(namecom("done", &[1]))).await.map(|recorded| recorded.outcome),
+        Err(conflict)
+    );
     let retried = bench.new_refund(namecom("retried", &[2])).await;
     let conflict = LedgerError::TargetHasRefund { conflicting: retried.id().clone() };
-    assert_eq!(bench.ledger.create(create(namecom("again", &[2]))).await, Err(conflict));
+    assert_eq!(
+        bench.ledger.create(create(namecom("again", &[2]))).await.map(|recorded| recorded.outcome),
+        Err(conflict)
+    );
 }
 
 #[rstest]
@@ -170,7 +185,10 @@ async fn a_likely_duplicate_is_rejected_within_a_day(#[values(SqliteFile, Sqlite
         ..create(debitsuccess(id, reference, amount))
     };
     let just_within = day - Duration::from_micros(1);
-    assert_eq!(bench.ledger.create(later("second", "DS1", 1250, just_within)).await, similar);
+    assert_eq!(
+        bench.ledger.create(later("second", "DS1", 1250, just_within)).await.map(|recorded| recorded.outcome),
+        similar
+    );
     assert_eq!(bench.ledger.dry_run(later("second", "DS1", 1250, just_within)).await, similar);
     let allowed = NewRefund { allow_similar: true, ..later("allowed", "DS1", 1250, Duration::ZERO) };
     assert!(bench.ledger.dry_run(allowed).await.is_ok());
@@ -188,7 +206,7 @@ async fn a_similar_refund_that_failed_blocks_no_other(#[values(SqliteFile, Sqlit
         let first = bench.new_refund(debitsuccess(&format!("first-{number}"), "DS1", amount)).await;
         assert_eq!(bench.record(&first, &events_to(state)).await.unwrap().state, state);
         let second = create(debitsuccess(&format!("second-{number}"), "DS1", amount));
-        let answer = bench.ledger.create(second.clone()).await;
+        let answer = bench.ledger.create(second.clone()).await.map(|recorded| recorded.outcome);
         if matches!(state, State::Failed | State::Cancelled) {
             assert_eq!(answer, Ok(CreateOutcome::New(Refund::new(second.intent, place("demo"), NOW))));
         } else {
@@ -218,7 +236,7 @@ async fn a_cancelled_request_is_never_recorded(#[values(SqliteFile, SqliteMemory
     let bench = LedgerBench::new(backend);
     let cancelled = create(sectigo("a", "100"));
     assert!(cancelled.ticket.cancel());
-    assert_eq!(bench.ledger.create(cancelled).await, Err(LedgerError::Cancelled));
+    assert_eq!(bench.ledger.create(cancelled).await.map(|recorded| recorded.outcome), Err(LedgerError::Cancelled));
     assert_eq!(bench.count("SELECT count(*) FROM refunds"), 0);
     let started = create(sectigo("b", "100"));
     let ticket = started.ticket.clone();

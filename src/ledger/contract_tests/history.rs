@@ -17,8 +17,10 @@ async fn the_sequence_has_no_gaps_when_requests_are_rejected(#[values(SqliteFile
         // Every third asks for an order that another has; every seventh reuses an id.
         let order = if number % 3 == 0 { "contested".to_owned() } else { format!("order-{number}") };
         let id = if number % 7 == 0 { "reused".to_owned() } else { format!("r{number}") };
-        let answer =
-            ledger.create(NewRefund { dispatch: first_attempt(number % 2 == 0), ..create(sectigo(&id, &order)) }).await;
+        let answer = ledger
+            .create(NewRefund { dispatch: first_attempt(number % 2 == 0), ..create(sectigo(&id, &order)) })
+            .await
+            .map(|recorded| recorded.outcome);
         if let Ok(CreateOutcome::New(refund)) = &answer {
             // A caller gets its reply only after the events are published.
             let events = ledger.events_of(refund.id(), 0, 10).await.unwrap();

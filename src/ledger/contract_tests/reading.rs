@@ -90,7 +90,8 @@ fn every_filter_agrees_with_a_plain_search(#[values(SqliteFile, SqliteMemory)] b
                 _ => sectigo(&format!("r{number}"), &format!("o{number}")),
             };
             // A clock that is set back now and then.
-            let created = bench.ledger.create(NewRefund { now: at(number * 7 % 36), ..create(intent) }).await.unwrap();
+            let created =
+                bench.ledger.create(NewRefund { now: at(number * 7 % 36), ..create(intent) }).await.unwrap().outcome;
             let CreateOutcome::New(refund) = created else { panic!("it was recorded before") };
             bench.record(&refund, &events_to(state)).await.unwrap();
         }
@@ -242,7 +243,8 @@ async fn the_last_entry_into_a_state_is_from_another_state(#[values(SqliteFile, 
         (7, checked(), Some(6)),
     ];
     for (second, event, expected) in events {
-        refund = bench.ledger.record(RecordEvents { now: at(second), ..record(&refund, &[event]) }).await.unwrap();
+        refund =
+            bench.ledger.record(RecordEvents { now: at(second), ..record(&refund, &[event]) }).await.unwrap().outcome;
         let entered = bench.ledger.entered_state_at(refund.id(), State::Submitted).await;
         assert_eq!(entered, Ok(expected.map(at)), "after {second} s");
     }

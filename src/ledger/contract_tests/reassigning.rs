@@ -37,7 +37,7 @@ fn at_login(login: &str, intent: Intent) -> NewRefund {
 }
 
 async fn created(bench: &LedgerBench, create: NewRefund) -> Refund {
-    match bench.ledger.create(create).await.unwrap() {
+    match bench.ledger.create(create).await.unwrap().outcome {
         CreateOutcome::New(refund) => refund,
         CreateOutcome::Known(refund) => panic!("{} was recorded before", refund.id()),
     }
@@ -331,6 +331,15 @@ async fn open_refunds_are_counted_and_read_by_their_place(#[values(SqliteFile, S
         counted(ProviderKind::Namecom, at("domains"), 1),
     ];
     assert_eq!(bench.ledger.open_refunds().await.unwrap(), expected);
+    let certs = |state, count| (at("certs").account, state, count);
+    let by_state = [
+        certs(State::InDoubt, 1),
+        certs(State::NeedsReview, 1),
+        certs(State::Pending, 2),
+        certs(State::Submitted, 1),
+        (at("domains").account, State::Pending, 1),
+    ];
+    assert_eq!(bench.ledger.open_states().await.unwrap(), by_state, "at any place");
     let page = bench.ledger.open_at(&at("certs"), 0, 3).await.unwrap();
     let rest = bench.ledger.open_at(&at("certs"), page.last().unwrap().ordinal, 3).await.unwrap();
     let states: Vec<State> = page.iter().chain(&rest).map(|listed| listed.refund.state).collect();

@@ -181,12 +181,18 @@ async fn check_histories(backend: Backend, histories: Vec<History>) {
         if dispatch {
             model = model.apply(&Event::Dispatched { credential: None }, NOW).unwrap();
         }
-        assert_eq!(bench.ledger.create(request).await, Ok(CreateOutcome::New(model.clone())));
+        assert_eq!(
+            bench.ledger.create(request).await.map(|recorded| recorded.outcome),
+            Ok(CreateOutcome::New(model.clone()))
+        );
         let mut now = NOW;
         for (event, seconds) in events {
             now = Timestamp::from_micros(now.as_micros() + seconds * 1_000_000);
-            let answer =
-                bench.ledger.record(RecordEvents { now, ..record(&model, std::slice::from_ref(&event)) }).await;
+            let answer = bench
+                .ledger
+                .record(RecordEvents { now, ..record(&model, std::slice::from_ref(&event)) })
+                .await
+                .map(|recorded| recorded.outcome);
             match model.apply(&event, now) {
                 Ok(after) if after.state == State::Cancelled && after.unanswered_attempts > 0 => {
                     assert!(matches!(answer, Err(LedgerError::IllegalTransition(_))));

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rusqlite::Connection;
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::failure::{LedgerState, StepError, closed};
@@ -29,7 +30,8 @@ pub(super) enum Executor {
 pub(super) struct Threads {
     /// For reads on blocking threads; they wait for another program that has the file locked.
     pub(super) readers: Arc<Readers>,
-    /// For reads by primary key on the caller's thread; their busy timeout is 0.
+    /// For reads by primary key on the caller's thread, if the runtime has several workers; their
+    /// busy timeout is 0.
     pub(super) inline_readers: Arc<Readers>,
     /// None: closed.
     pub(super) writer: Mutex<Option<WriterHandle>>,
@@ -98,8 +100,8 @@ impl Executor {
     }
 
     /// Reads a row by its key on the caller's thread, which takes less time than waking another
-    /// one. Falls back to [`Executor::read`] if another program has the file locked or every
-    /// connection is lent.
+    /// one. Falls back to [`Executor::read`] if that thread is the runtime's only worker, another
+    /// program has the file locked or every connection is lent.
     pub(super) async fn read_row<T: Send + 'static>(
         &self,
         state: &Arc<LedgerState>,
@@ -107,6 +109,7 @@ impl Executor {
     ) -> Result<T, LedgerError> {
         let read = match self {
             Executor::Inline(_) => None,
+            Executor::Threads(_) if is_only_worker() => None,
             Executor::Threads(threads) => {
                 let lease = threads.inline_readers.try_lease();
                 lease.as_ref().and_then(|lease| lease.connection.as_ref()).map(&work)
@@ -140,6 +143,12 @@ impl Executor {
             drop(tokio::task::spawn_blocking(move || writer.end()).await);
         }
     }
+}
+
+/// Whether the runtime has one worker: a read that waits for its disk there would stop every other
+/// task.
+fn is_only_worker() -> bool {
+    Handle::try_current().is_ok_and(|runtime| runtime.metrics().num_workers() == 1)
 }
 
 impl Threads {

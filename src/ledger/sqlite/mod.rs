@@ -77,7 +77,7 @@ use crate::ledger::admin::{Audit, BackupError, LedgerAdmin};
 use crate::ledger::hash_chain::ChainHead;
 use crate::ledger::{
     CreateOutcome, DueKind, DueQuery, Health, Ledger, LedgerError, ListQuery, ListedRefund, NewRefund, OpenRefunds,
-    Reassign, RecordEvents, Reschedule,
+    Reassign, RecordEvents, Recorded, Reschedule,
 };
 use crate::telemetry::metrics::Metrics;
 
@@ -165,9 +165,13 @@ impl SqliteLedger {
 
 #[async_trait]
 impl Ledger for SqliteLedger {
-    async fn create(&self, create: NewRefund) -> Result<CreateOutcome, LedgerError> {
+    async fn create(&self, create: NewRefund) -> Result<Recorded<CreateOutcome>, LedgerError> {
         let ticket = create.ticket.clone();
-        self.write(move |reply| Job::new(move |txn| transaction::create(txn, &create), reply).with_ticket(ticket)).await
+        let step = move |txn: &mut WriteTxn<'_>| {
+            let outcome = transaction::create(txn, &create)?;
+            Ok(Recorded { outcome, sequence: txn.head.sequence })
+        };
+        self.write(move |reply| Job::new(step, reply).with_ticket(ticket)).await
     }
 
     async fn dry_run(&self, create: NewRefund) -> Result<CreateOutcome, LedgerError> {
@@ -179,8 +183,12 @@ impl Ledger for SqliteLedger {
         .await
     }
 
-    async fn record(&self, record: RecordEvents) -> Result<Refund, LedgerError> {
-        self.write(move |reply| Job::new(move |txn| transaction::record(txn, &record), reply)).await
+    async fn record(&self, record: RecordEvents) -> Result<Recorded<Refund>, LedgerError> {
+        let step = move |txn: &mut WriteTxn<'_>| {
+            let outcome = transaction::record(txn, &record)?;
+            Ok(Recorded { outcome, sequence: txn.head.sequence })
+        };
+        self.write(move |reply| Job::new(step, reply)).await
     }
 
     async fn mark_interrupted(&self, now: Timestamp) -> Result<usize, LedgerError> {
@@ -216,6 +224,10 @@ impl Ledger for SqliteLedger {
 
     async fn open_refunds(&self) -> Result<Vec<OpenRefunds>, LedgerError> {
         self.read(queries::open_refunds).await
+    }
+
+    async fn open_states(&self) -> Result<Vec<(AccountName, State, u64)>, LedgerError> {
+        self.read(queries::open_states).await
     }
 
     async fn standstills(&self, at: &Destination) -> Result<Vec<(Timestamp, Timestamp)>, LedgerError> {

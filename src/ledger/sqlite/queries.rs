@@ -352,6 +352,21 @@ pub(super) fn open_refunds(connection: &Connection) -> Result<Vec<OpenRefunds>, 
     counted_by_place(connection, &format!("INDEXED BY refunds_open WHERE {OPEN}"))
 }
 
+/// How many open refunds each account has in each state.
+pub(super) fn open_states(connection: &Connection) -> Result<Vec<(AccountName, State, u64)>, StepError> {
+    let sql = format!(
+        "SELECT account, state, count(*) FROM refunds INDEXED BY refunds_open WHERE {OPEN} \
+         GROUP BY account, state ORDER BY account, state"
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query([])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(account_and_state(row)?);
+    }
+    Ok(found)
+}
+
 /// How many refunds have an attempt in flight, by account and place.
 pub(super) fn dispatching_refunds(connection: &Connection) -> Result<Vec<OpenRefunds>, StepError> {
     counted_by_place(connection, &format!("WHERE account IN ({ACCOUNTS}) AND state = 'DISPATCHING'"))
@@ -764,12 +779,18 @@ pub(super) fn counts(connection: &Connection) -> Result<(Counts, u64), StepError
     let mut rows = grouped.query([])?;
     let mut counts = Counts::new();
     while let Some(row) = rows.next()? {
-        let (account, state, count): (String, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        let account = AccountName::parse(&account).map_err(|_| invalid_column("account"))?;
-        let state = State::parse(&state).ok_or_else(|| invalid_column("state"))?;
-        counts.insert((account, state), u64::try_from(count).unwrap_or_default());
+        let (account, state, count) = account_and_state(row)?;
+        counts.insert((account, state), count);
     }
     Ok((counts, u64::try_from(sequence).unwrap_or_default()))
+}
+
+/// A row of account, state and number of refunds.
+fn account_and_state(row: &Row<'_>) -> Result<(AccountName, State, u64), StepError> {
+    let (account, state, count): (String, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+    let account = AccountName::parse(&account).map_err(|_| invalid_column("account"))?;
+    let state = State::parse(&state).ok_or_else(|| invalid_column("state"))?;
+    Ok((account, state, u64::try_from(count).unwrap_or_default()))
 }
 
 pub(super) fn entered_state_at(

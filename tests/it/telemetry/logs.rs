@@ -171,6 +171,64 @@ async fn without_a_collector_the_log_lines_of_a_refund_that_waited_have_its_trac
     assert_eq!(trace_parent_of("traced"), CALLERS_TRACE);
     assert_eq!(trace_parent_of("quiet"), TRACE_OF_QUIET);
     // The same trace as when the call was made.
-    let recorded = lines.iter().find(|line| line["message"] == "refund recorded" && line["refund"] == "quiet").unwrap();
+    let is_recorded = |line: &&serde_json::Value| line["message"] == "refund recorded: it is not sent at once";
+    let recorded = lines.iter().filter(is_recorded).find(|line| line["refund"] == "quiet").unwrap();
+    assert_eq!((&recorded["level"], &recorded["waiting_for"]), (&"INFO".into(), &"turn".into()));
     assert_eq!(recorded["trace_id"], TRACE_OF_QUIET);
+}
+
+/// Where nothing fails, a refund has one line, its outcome, which a log of millions can hold.
+#[rstest]
+#[case::text("text", 250)]
+#[case::json("json", 350)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refund_without_a_failure_has_one_line_at_info(#[case] format: &str, #[case] limit: usize) {
+    let dir = tempfile::tempdir().unwrap();
+    let simulators = simulators_in(dir.path()).await;
+    let configuration = crate::support::configuration(&simulators, dir.path(), "");
+    let (gateway, log) = launch(&configuration, dir.path(), &[("RECOUP_LOG__FORMAT", format)]);
+    let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
+    let answered = refunds.create_refund(namecom("order-200001-1", 200_001, &[3_200_001])).await.unwrap();
+    let refund = answered.into_inner().refund.unwrap();
+    assert_eq!(refund.state(), State::Succeeded);
+    let events = proto::ListRefundEventsRequest { name: refund.name, ..Default::default() };
+    let events = refunds.list_refund_events(events).await.unwrap().into_inner().events;
+    wait_until(|| log.text().contains("SUCCEEDED")).await;
+    assert!(gateway.terminate().success());
+    let text = log.text();
+    let lines: Vec<&str> = text.lines().filter(|line| line.contains("order-200001-1")).collect();
+    let [line] = lines[..] else { panic!("{lines:#?}") };
+    assert!(line.len() < limit, "{} bytes and the line's end: {line}", line.len());
+    let sequence = events.last().unwrap().sequence;
+    let shown = match format {
+        "text" => ["state=\"SUCCEEDED\"".to_owned(), format!("sequence={sequence}"), "account=namecom".to_owned()],
+        _ => [
+            "\"state\":\"SUCCEEDED\"".to_owned(),
+            format!("\"sequence\":{sequence}"),
+            "\"account\":\"namecom\"".to_owned(),
+        ],
+    };
+    assert!(line.contains("INFO") && shown.iter().all(|field| line.contains(field)), "{line}");
+}
+
+/// A start says what it goes on with.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_logs_the_open_refunds_of_each_account() {
+    let dir = tempfile::tempdir().unwrap();
+    let simulators = simulators_in(dir.path()).await;
+    let configuration = crate::support::configuration(&simulators, dir.path(), "");
+    let (gateway, log) = launch(&configuration, dir.path(), &[]);
+    assert!(!log.text().contains("open refunds were taken up"), "there are none");
+    let mut refunds = RefundServiceClient::new(channel(gateway.addr).await);
+    arm_lost_request_at_sectigo(&simulators);
+    refunds.create_refund(sectigo("doubted", "1000001")).await.unwrap();
+    refunds.create_refund(namecom("done", 200_001, &[3_200_001])).await.unwrap();
+    assert!(gateway.terminate().success());
+    let (gateway, log) = launch(&configuration, dir.path(), &[]);
+    let lines = log.lines();
+    let taken_up: Vec<_> = lines.iter().filter(|line| line["message"] == "open refunds were taken up").collect();
+    let [line] = taken_up[..] else { panic!("{lines:#?}") };
+    assert_eq!((&line["account"], &line["in_doubt"]), (&"sectigo".into(), &1.into()));
+    assert!(line.get("pending").is_none() && line.get("submitted").is_none(), "{line}");
+    assert!(gateway.terminate().success());
 }

@@ -39,7 +39,10 @@ async fn a_lock_of_another_program_is_waited_for_and_harms_nothing() {
     let raw = bench.raw();
     raw.execute_batch("BEGIN IMMEDIATE").unwrap();
     let request = create(sectigo("a", "100"));
-    assert_eq!(bench.ledger.create(request.clone()).await, Err(LedgerError::Overloaded));
+    assert_eq!(
+        bench.ledger.create(request.clone()).await.map(|recorded| recorded.outcome),
+        Err(LedgerError::Overloaded)
+    );
     assert!(matches!(bench.ledger.mark_interrupted(NOW).await, Err(LedgerError::Unavailable(_))));
     raw.execute_batch("ROLLBACK").unwrap();
     assert_eq!(*bench.ledger.health().borrow(), Health::Writing);
@@ -52,7 +55,7 @@ async fn another_programs_write_to_the_history_ends_all_writing() {
     let bench = SqliteBench::new();
     bench.refund_in(State::Failed, "a").await;
     bench.tamper("DELETE FROM events WHERE sequence = 3");
-    let answer = bench.ledger.create(create(sectigo("b", "200"))).await;
+    let answer = bench.ledger.create(create(sectigo("b", "200"))).await.map(|recorded| recorded.outcome);
     assert!(matches!(answer, Err(LedgerError::Corrupt { table: "events", .. })), "{answer:?}");
     assert!(matches!(&*bench.ledger.health().borrow(), Health::Corrupt(_)));
     assert_eq!(bench.count("SELECT count(*) FROM refunds"), 1);
@@ -68,7 +71,7 @@ async fn a_full_disk_ends_all_writing_and_loses_nothing_acknowledged() {
         let ids: Vec<String> = (0..4).map(|number| format!("r{round}-{number}")).collect();
         let creations = ids.iter().map(|id| bench.ledger.create(create(sectigo(id, id))));
         for (id, answer) in ids.iter().zip(futures_util::future::join_all(creations).await) {
-            match answer {
+            match answer.map(|recorded| recorded.outcome) {
                 Ok(CreateOutcome::New(refund)) => acknowledged.push(refund),
                 Err(LedgerError::Unavailable(_)) => refused.push(id.clone()),
                 other => panic!("{other:?}"),
@@ -114,10 +117,10 @@ async fn a_failed_commit_differs_from_a_write_that_never_happened() {
              CREATE TRIGGER commits_fail AFTER INSERT ON refunds BEGIN INSERT INTO late VALUES (-1); END;",
         )
         .unwrap();
-    let answer = bench.ledger.create(create(sectigo("a", "100"))).await;
+    let answer = bench.ledger.create(create(sectigo("a", "100"))).await.map(|recorded| recorded.outcome);
     assert!(matches!(answer, Err(LedgerError::CommitFailed(_))), "{answer:?}");
     assert!(matches!(&*bench.ledger.health().borrow(), Health::Failed(_)));
-    let answer = bench.ledger.create(create(sectigo("b", "200"))).await;
+    let answer = bench.ledger.create(create(sectigo("b", "200"))).await.map(|recorded| recorded.outcome);
     assert!(matches!(answer, Err(LedgerError::Unavailable(_))), "{answer:?}");
 }
 
@@ -134,7 +137,7 @@ async fn an_overwritten_file_is_corrupt_and_not_just_unavailable() {
     let read = bench.ledger.get(refund.id()).await;
     assert!(matches!(read, Err(LedgerError::Corrupt { .. })), "{read:?}");
     assert!(matches!(&*bench.ledger.health().borrow(), Health::Corrupt(_)));
-    let answer = bench.ledger.create(create(sectigo("b", "200"))).await;
+    let answer = bench.ledger.create(create(sectigo("b", "200"))).await.map(|recorded| recorded.outcome);
     assert!(matches!(answer, Err(LedgerError::Corrupt { .. })), "{answer:?}");
 
     let SqliteBench { directory, ledger, .. } = bench;
@@ -207,7 +210,7 @@ async fn a_corrupt_row_is_named_and_ends_all_writing(
         other => panic!("{other:?}"),
     }
     assert!(matches!(&*bench.ledger.health().borrow(), Health::Corrupt(_)));
-    let answer = bench.ledger.create(create(sectigo("b", "200"))).await;
+    let answer = bench.ledger.create(create(sectigo("b", "200"))).await.map(|recorded| recorded.outcome);
     assert!(matches!(answer, Err(LedgerError::Corrupt { .. })), "{answer:?}");
 }
 
@@ -307,7 +310,7 @@ async fn a_removed_file_is_noticed_without_a_write() {
 async fn a_row_changed_since_its_attempt_began_is_rejected() {
     let bench = SqliteBench::new();
     let dispatched = |id| NewRefund { dispatch: Some(FirstAttempt { credential: None }), ..create(sectigo(id, id)) };
-    let CreateOutcome::New(touched) = bench.ledger.create(dispatched("a")).await.unwrap() else { panic!() };
+    let CreateOutcome::New(touched) = bench.ledger.create(dispatched("a")).await.unwrap().outcome else { panic!() };
     bench.raw().execute("UPDATE refunds SET provider_reference = 'another''s'", []).unwrap();
     let answer = bench.record(&touched, &[Event::Refunded(Confirmation::default())]).await;
     assert!(matches!(answer, Err(LedgerError::Corrupt { table: "refunds", .. })), "{answer:?}");
@@ -334,7 +337,7 @@ async fn a_step_that_fails_half_way_does_not_undo_its_neighbours() {
     // The first has waited for the file, the others for the first.
     raw.execute_batch("ROLLBACK").unwrap();
     for (order, created) in orders.into_iter().zip(futures_util::future::join_all(creations).await) {
-        match created {
+        match created.map(|recorded| recorded.outcome) {
             Ok(CreateOutcome::New(refund)) => {
                 let done = bench.record(&refund, &[Event::Refunded(Confirmation::default())]).await.unwrap();
                 assert_eq!(done.state, State::Succeeded);

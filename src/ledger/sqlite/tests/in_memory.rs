@@ -20,7 +20,9 @@ fn recorded_refunds_outlive_the_ledger() {
     let CreateOutcome::New(refund) = now(
         ledger.create(NewRefund { dispatch: Some(FirstAttempt { credential: None }), ..create(sectigo("r", "1")) })
     )
-    .unwrap() else {
+    .unwrap()
+    .outcome
+    else {
         panic!("it was recorded before")
     };
     assert_eq!(*ledger.committed().borrow(), 2);

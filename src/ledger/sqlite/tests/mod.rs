@@ -79,14 +79,14 @@ impl SqliteBench {
     }
 
     async fn new_refund(&self, intent: Intent) -> Refund {
-        match self.ledger.create(create(intent)).await.unwrap() {
+        match self.ledger.create(create(intent)).await.unwrap().outcome {
             CreateOutcome::New(refund) => refund,
             CreateOutcome::Known(refund) => panic!("{} was there already", refund.id()),
         }
     }
 
     async fn record(&self, refund: &Refund, events: &[Event]) -> Result<Refund, LedgerError> {
-        self.ledger.record(record(refund, events)).await
+        self.ledger.record(record(refund, events)).await.map(|recorded| recorded.outcome)
     }
 
     /// A new refund with a target of its own, led to `state`.

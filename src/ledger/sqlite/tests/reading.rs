@@ -2,11 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::ledger::ListQuery;
+
+/// Exceeded only if something hangs.
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// As the planner sees every statement: only the pages of the table itself read a whole table.
 #[tokio::test]
@@ -75,7 +79,7 @@ async fn the_disorder_of_create_times_is_recorded() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_row_is_read_while_another_program_has_the_file_locked() {
     let bench = SqliteBench::new();
     let calls = Arc::new(AtomicUsize::new(0));
@@ -89,7 +93,7 @@ async fn a_row_is_read_while_another_program_has_the_file_locked() {
     assert_eq!(calls.load(Ordering::Relaxed), 2);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_row_is_read_while_every_inline_connection_is_lent() {
     let bench = SqliteBench::new();
     let refund = bench.new_refund(sectigo("a", "100")).await;
@@ -173,4 +177,28 @@ async fn the_bounds_of_a_period_are_close() {
         let query = ListQuery { created_from, created_before, limit: 9, ..ListQuery::default() };
         assert_eq!(queries::page_range(&bench.raw(), &query).unwrap(), expected);
     }
+}
+
+/// The disk hangs: health and the scrape must go on.
+#[test]
+fn a_read_that_hangs_does_not_hold_the_only_worker() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let bench = SqliteBench::new();
+    let (begins, begun) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let reading = runtime.spawn(async move {
+        let hang = move |_: &Connection| {
+            begins.send(()).unwrap();
+            released.recv().unwrap();
+            Ok(7)
+        };
+        bench.ledger.executor.read_row(&bench.ledger.state, hang).await
+    });
+    begun.recv_timeout(LIMIT).unwrap();
+    let (answers, answered) = mpsc::channel();
+    runtime.spawn(async move { answers.send(()).unwrap() });
+    let answer = answered.recv_timeout(LIMIT);
+    release.send(()).unwrap();
+    assert_eq!(answer, Ok(()), "another task runs during the read");
+    assert_eq!(runtime.block_on(reading).unwrap(), Ok(7));
 }
