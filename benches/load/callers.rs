@@ -118,18 +118,21 @@ impl Gate {
         RefundServiceClient::new(self.channel(caller))
     }
 
-    /// Creates these refunds with all callers; each one must succeed. Returns how long it took.
-    pub(crate) async fn create(&self, requests: Vec<proto::CreateRefundRequest>) -> Duration {
+    /// Creates these refunds with this many callers. Returns how long it took.
+    pub(crate) async fn create(&self, requests: Vec<proto::CreateRefundRequest>, callers: usize) -> Duration {
         let (gate, requests) = (self.clone(), Arc::new(requests));
-        saturate(requests.len(), CALLERS, move |caller, index| {
-            let (mut refunds, request) = (gate.refunds(caller), requests[index].clone());
-            async move {
-                let answer = refunds.create_refund(request).await.unwrap().into_inner();
-                let refund = answer.refund.unwrap();
-                assert_eq!(refund.state(), State::Succeeded, "{refund:?}");
-            }
+        saturate(requests.len(), callers, move |caller, index| {
+            let (gate, request) = (gate.clone(), requests[index].clone());
+            async move { gate.create_one(caller, request).await }
         })
         .await
+    }
+
+    /// Creates one refund, which must succeed.
+    pub(crate) async fn create_one(&self, caller: usize, request: proto::CreateRefundRequest) {
+        let answer = self.refunds(caller).create_refund(request).await.unwrap().into_inner();
+        let refund = answer.refund.unwrap();
+        assert_eq!(refund.state(), State::Succeeded, "{refund:?}");
     }
 }
 

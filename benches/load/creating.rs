@@ -1,23 +1,22 @@
-//! CreateRefund beside the bare proxy: saturated, one at a time, and what it costs in CPU.
+//! CreateRefund by many callers, beside the one-table gateway: the rate, and the CPU per refund.
 
 use std::time::Duration;
 
 use recoup::proto::v1::CreateRefundRequest;
-use tokio::time::Instant;
 
 use crate::Stage;
-use crate::callers::{Gate, Way};
+use crate::callers::{CALLERS, Gate, Way};
 use crate::growing::Large;
 use crate::processes::Usage;
-use crate::report::{Figure, Reach, Row, Spread, Yardstick, median, micros};
-use crate::yardsticks::SyncedFile;
+use crate::report::{Figure, Reach, Row, Spread, Yardstick, micros};
 
 /// The server that creates the refunds of a turn.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Contestant {
+    Gateway,
+    OneTable,
     Proxy,
     JournalingProxy,
-    Gateway,
     /// The gateway on the large ledger.
     OnLarge,
 }
@@ -30,63 +29,95 @@ struct Turns {
     refunds: usize,
 }
 
-/// The texts and the target of the rows of one way.
-struct WayRows {
-    way: Way,
-    what: &'static str,
-    proxy: &'static str,
-    min_ratio: f64,
-}
-
-const WAYS: [WayRows; 3] = [
-    WayRows { way: Way::Fresh, what: "a fresh connection per POST", proxy: "bare proxy, fresh", min_ratio: 0.9 },
-    WayRows { way: Way::Tls, what: "a fresh TLS connection per POST", proxy: "bare proxy, fresh TLS", min_ratio: 0.9 },
-    WayRows { way: Way::Pooled, what: "connection reuse allowed", proxy: "bare proxy, pool", min_ratio: 0.75 },
+const WAYS: [(Way, &str); 3] = [
+    (Way::Fresh, "a fresh connection per POST"),
+    (Way::Tls, "a fresh TLS connection per POST"),
+    (Way::Pooled, "connection reuse allowed"),
 ];
 
-/// Every contestant in every way, in alternating turns.
-pub(crate) async fn saturated(stage: &mut Stage, large: &Large) -> Vec<Row> {
-    let (mut rates, mut growth, mut costs, mut proxy_rows) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for WayRows { way, what, proxy, min_ratio } in WAYS {
-        let [bare, journaling, ours, grown] = turns(stage, large, way).await;
-        let row = |name: String, mine: &Turns, yardstick, theirs: &Turns, reach| {
-            Row::paired(name, "/s", &mine.rates, yardstick, &theirs.rates, reach)
+/// As many callers as a busy service has.
+const FEW_CALLERS: usize = 16;
+const ONE_TABLE: &str = "one-table gateway";
+const PROXY: &str = "bare proxy";
+
+/// The gateway and the one-table gateway with a few callers, in alternating turns.
+pub(crate) async fn few_callers(stage: &mut Stage, large: &Large) -> Vec<Row> {
+    let (mut rates, mut costs) = (Vec::new(), Vec::new());
+    for (way, what) in WAYS {
+        let reach = match way {
+            Way::Fresh => Reach::AtLeast(0.75),
+            Way::Pooled => Reach::AtLeast(0.58),
+            Way::Tls => continue,
         };
-        rates.push(row(format!("CreateRefund, saturated, {what}"), &ours, proxy, &bare, Reach::AtLeast(min_ratio)));
-        growth.push(row(
+        let contestants = [Contestant::Gateway, Contestant::OneTable];
+        let [ours, table] = turns(stage, large, way, FEW_CALLERS, contestants).await;
+        rates.push(rate(format!("CreateRefund, {FEW_CALLERS} callers, {what}"), &ours, ONE_TABLE, &table, reach));
+        costs.push(cost(format!("CPU per refund, {FEW_CALLERS} callers, {what}"), &ours, ONE_TABLE, &table));
+    }
+    rates.into_iter().chain(costs).collect()
+}
+
+/// Every contestant in every way with all callers, in alternating turns.
+pub(crate) async fn saturated(stage: &mut Stage, large: &Large) -> Vec<Row> {
+    let (mut rates, mut growth, mut costs, mut yardsticks) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for (way, what) in WAYS {
+        let contestants = [
+            Contestant::Proxy,
+            Contestant::JournalingProxy,
+            Contestant::OneTable,
+            Contestant::Gateway,
+            Contestant::OnLarge,
+        ];
+        let [bare, journaling, table, ours, grown] = turns(stage, large, way, CALLERS, contestants).await;
+        let saturated = format!("{CALLERS} callers, {what}");
+        rates.push(rate(format!("CreateRefund, {saturated}"), &ours, ONE_TABLE, &table, Reach::Nothing));
+        growth.push(rate(
             format!("growth: the same on {} refunds, {what}", stage.extent.large),
             &grown,
             "on an empty ledger",
             &ours,
             Reach::AtLeast(0.9),
         ));
-        let cost = |name: String, mine: &Turns, reach| {
-            let (mine, theirs) = (mine.cpu_each(), bare.cpu_each());
-            Row {
-                what: name,
-                figure: Figure { value: mine, unit: "us" },
-                yardstick: Yardstick::Measured { name: proxy, value: theirs, ratio: Spread::single(mine / theirs) },
-                reach,
-                note: String::new(),
-            }
-        };
-        costs.push(cost(format!("CPU per refund, {what}"), &ours, Reach::AtMost(1.5)));
-        proxy_rows.push(row(format!("journaling proxy, saturated, {what}"), &journaling, proxy, &bare, Reach::Nothing));
-        proxy_rows.push(cost(format!("journaling proxy, CPU per refund, {what}"), &journaling, Reach::Nothing));
+        costs.push(cost(format!("CPU per refund, {saturated}"), &ours, ONE_TABLE, &table));
+        for (name, turns) in [(ONE_TABLE, &table), ("journaling proxy", &journaling)] {
+            yardsticks.push(rate(format!("{name}, {saturated}"), turns, PROXY, &bare, Reach::Nothing));
+            yardsticks.push(cost(format!("{name}, CPU per refund, {what}"), turns, PROXY, &bare));
+        }
     }
-    rates.into_iter().chain(growth).chain(costs).chain(proxy_rows).collect()
+    rates.into_iter().chain(growth).chain(costs).chain(yardsticks).collect()
+}
+
+fn rate(what: String, mine: &Turns, yardstick: &'static str, theirs: &Turns, reach: Reach) -> Row {
+    Row::paired(what, "/s", &mine.rates, yardstick, &theirs.rates, reach)
+}
+
+/// CPU per refund, for information.
+fn cost(what: String, mine: &Turns, name: &'static str, theirs: &Turns) -> Row {
+    let (mine, theirs) = (mine.cpu_each(), theirs.cpu_each());
+    Row {
+        what,
+        figure: Figure { value: mine, unit: "us" },
+        yardstick: Yardstick::Measured { name, value: theirs, ratio: Spread::single(mine / theirs) },
+        reach: Reach::Nothing,
+        note: String::new(),
+    }
 }
 
 /// Runs the turns of one way. The first round warms up and is not counted.
-async fn turns(stage: &mut Stage, large: &Large, way: Way) -> [Turns; 4] {
-    let mut turns: [Turns; 4] = Default::default();
-    let mut order =
-        [(0, Contestant::Proxy), (1, Contestant::JournalingProxy), (2, Contestant::Gateway), (3, Contestant::OnLarge)];
+async fn turns<const N: usize>(
+    stage: &mut Stage,
+    large: &Large,
+    way: Way,
+    callers: usize,
+    contestants: [Contestant; N],
+) -> [Turns; N] {
+    let mut turns: [Turns; N] = std::array::from_fn(|_| Turns::default());
+    let mut order: [(usize, Contestant); N] = std::array::from_fn(|index| (index, contestants[index]));
     for round in 0..=stage.extent.rounds {
         for (index, contestant) in order {
             let requests = stage.targets.requests(&stage.providers, way, stage.extent.refunds).await;
             let refunds = requests.len();
-            let (took, cpu) = turn(stage, large, contestant, requests).await;
+            let (took, cpu) = turn(stage, large, contestant, requests, callers).await;
             if round > 0 {
                 turns[index].rates.push(refunds as f64 / took.as_secs_f64());
                 turns[index].cpu += cpu;
@@ -103,15 +134,17 @@ async fn turn(
     large: &Large,
     contestant: Contestant,
     requests: Vec<CreateRefundRequest>,
+    callers: usize,
 ) -> (Duration, Duration) {
     let (gate, usage): (&Gate, Box<dyn Fn() -> Usage>) = match contestant {
+        Contestant::Gateway => (&stage.gate, Box::new(|| stage.small.usage())),
+        Contestant::OneTable => (&stage.one_table, Box::new(|| stage.one_table_server.usage())),
         Contestant::Proxy => (&stage.bare, Box::new(|| stage.yardsticks.usage())),
         Contestant::JournalingProxy => (&stage.journaling, Box::new(|| stage.yardsticks.usage())),
-        Contestant::Gateway => (&stage.gate, Box::new(|| stage.small.usage())),
         Contestant::OnLarge => (&large.gate, Box::new(|| large.gateway.usage())),
     };
     let before = usage().cpu;
-    let took = gate.create(requests).await;
+    let took = gate.create(requests, callers).await;
     (took, usage().cpu - before)
 }
 
@@ -120,27 +153,4 @@ impl Turns {
     fn cpu_each(&self) -> f64 {
         micros(self.cpu) / self.refunds as f64
     }
-}
-
-/// One call at a time, alternating between the gateway, the proxy and the disk.
-pub(crate) async fn one_at_a_time(stage: &mut Stage) -> Option<Row> {
-    let count = stage.extent.singles;
-    let mut file = SyncedFile::make(&stage.folder);
-    let requests = stage.targets.requests(&stage.providers, Way::Fresh, 2 * count).await;
-    let (mut ours, mut bare, mut synced) = (Vec::new(), Vec::new(), Vec::new());
-    for pair in requests.chunks_exact(2) {
-        ours.push(single(&stage.gate, &pair[0]).await);
-        synced.push(micros(file.write_page()));
-        bare.push(single(&stage.bare, &pair[1]).await);
-    }
-    let (mine, proxy, sync) = (median(&ours), median(&bare), median(&synced));
-    let row = Row::below("CreateRefund, one at a time, median", mine, "us", proxy + 3.0 * sync);
-    let note = format!("the bare proxy's median is {proxy:.0} us, that of one 4 KiB write + fdatasync {sync:.0} us");
-    Some(row.noting(note))
-}
-
-async fn single(gate: &Gate, request: &CreateRefundRequest) -> f64 {
-    let began = Instant::now();
-    gate.refunds(0).create_refund(request.clone()).await.unwrap();
-    micros(began.elapsed())
 }

@@ -1,11 +1,12 @@
 //! How fast the gateway is and what it costs, with each figure beside a yardstick of the same run.
 //!
 //! ```text
-//! cargo bench --bench load               everything, about four minutes; the first run also
+//! cargo bench --bench load               everything, about six minutes; the first run also
 //!                                        creates a ledger of 1,000,000 refunds
 //! cargo bench --bench load -- --quick    the same rows with fewer rounds, on a ledger of 100,000
 //!
 //! this process: callers --gRPC--> gateway, the real binary     --HTTP--> simulators, zero delay
+//!                       --gRPC--> one-table gateway            --HTTP--> the same simulators
 //!                       --gRPC--> yardsticks: echo, bare proxy --HTTP--> the same simulators
 //! ```
 //!
@@ -18,6 +19,7 @@
 #![expect(clippy::print_stdout, reason = "a benchmark prints its results")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark that fails should show where")]
 
+mod arriving;
 mod callers;
 mod creating;
 #[allow(dead_code, reason = "the tests share this file, and each program uses a part of it")]
@@ -25,11 +27,14 @@ mod creating;
 mod demo_accounts;
 mod growing;
 mod ledgers;
+mod lone;
+mod one_table;
 mod plot;
 mod processes;
 mod providers;
 mod reading;
 mod report;
+mod strace;
 mod streaming;
 mod yardsticks;
 
@@ -59,6 +64,10 @@ pub(crate) struct Extent {
     pub(crate) large: usize,
     /// Starts of a gateway on it.
     pub(crate) starts: usize,
+    /// Turns of refunds that arrive at fixed times.
+    pub(crate) open_turns: usize,
+    /// Refunds of such a turn.
+    pub(crate) open_refunds: usize,
 }
 
 /// Everything that runs.
@@ -73,12 +82,32 @@ pub(crate) struct Stage {
     pub(crate) bare: Gate,
     /// The proxy that keeps a journal.
     pub(crate) journaling: Gate,
+    pub(crate) one_table_server: Server,
+    pub(crate) one_table: Gate,
 }
 
-const WHOLE: Extent =
-    Extent { is_quick: false, rounds: 31, refunds: 800, reads: 4_000, singles: 600, large: 1_000_000, starts: 3 };
-const QUICK: Extent =
-    Extent { is_quick: true, rounds: 7, refunds: 500, reads: 2_000, singles: 150, large: 100_000, starts: 1 };
+const WHOLE: Extent = Extent {
+    is_quick: false,
+    rounds: 31,
+    refunds: 800,
+    reads: 4_000,
+    singles: 600,
+    large: 1_000_000,
+    starts: 3,
+    open_turns: 8,
+    open_refunds: 600,
+};
+const QUICK: Extent = Extent {
+    is_quick: true,
+    rounds: 7,
+    refunds: 500,
+    reads: 2_000,
+    singles: 150,
+    large: 100_000,
+    starts: 1,
+    open_turns: 3,
+    open_refunds: 400,
+};
 
 fn main() -> ExitCode {
     rustls::crypto::ring::default_provider().install_default().unwrap();
@@ -102,11 +131,14 @@ async fn run(extent: Extent) -> ExitCode {
 
     report.add(reading::idle_memory(&stage.small).await);
     report.extend(reading::beside_the_echo(&mut stage).await);
-    report.extend(creating::one_at_a_time(&mut stage).await);
+    report.extend(lone::one_at_a_time(&mut stage).await);
+    report.extend(arriving::open_loop(&mut stage).await);
+    report.extend(lone::costs(&mut stage).await);
     report.extend(reading::one_request_for_all(&mut stage).await);
     report.extend(streaming::with_readers(&mut stage).await);
     let (large, rows) = growing::started(&mut stage, &cached).await;
     report.extend(rows);
+    report.extend(creating::few_callers(&mut stage, &large).await);
     report.extend(creating::saturated(&mut stage, &large).await);
     report.extend(growing::pages(&mut stage, &large).await);
     report.extend(reading::memory(&[&stage.small, &large.gateway]));
@@ -129,7 +161,21 @@ impl Stage {
         let yardsticks = Server::start(Role::Yardsticks, folder, &[providers.addresses_text()]);
         let bare = Gate::open(yardsticks.address("grpc")).await;
         let journaling = Gate::open(yardsticks.address("journaling")).await;
-        Stage { extent, folder: folder.to_owned(), providers, targets, small, gate, yardsticks, bare, journaling }
+        let one_table_server = Server::start(Role::OneTable, folder, &[providers.addresses_text()]);
+        let one_table = Gate::open(one_table_server.address("grpc")).await;
+        Stage {
+            extent,
+            folder: folder.to_owned(),
+            providers,
+            targets,
+            small,
+            gate,
+            yardsticks,
+            bare,
+            journaling,
+            one_table_server,
+            one_table,
+        }
     }
 
     /// Stops everything, and verifies the small ledger, so that the measured work was real.

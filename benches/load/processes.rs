@@ -15,13 +15,15 @@ use tokio::time::Instant;
 
 use crate::demo_accounts::SECRETS;
 use crate::providers::{self, Providers};
-use crate::{streaming, yardsticks};
+use crate::strace::Trace;
+use crate::{one_table, streaming, yardsticks};
 
 /// Another role of this program.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     Simulators,
     Yardsticks,
+    OneTable,
     Readers,
 }
 
@@ -38,6 +40,7 @@ pub(crate) struct Gateway {
     child: Child,
     pub(crate) address: SocketAddr,
     pub(crate) ledger: PathBuf,
+    pub(crate) log: PathBuf,
 }
 
 /// The resources of a process.
@@ -55,8 +58,12 @@ const LIMIT: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_millis(10);
 
 impl Role {
-    const ALL: [(Role, &str); 3] =
-        [(Role::Simulators, "--simulators"), (Role::Yardsticks, "--yardsticks"), (Role::Readers, "--readers")];
+    const ALL: [(Role, &str); 4] = [
+        (Role::Simulators, "--simulators"),
+        (Role::Yardsticks, "--yardsticks"),
+        (Role::OneTable, "--one-table"),
+        (Role::Readers, "--readers"),
+    ];
 
     pub(crate) fn of(arguments: &[String]) -> Option<Role> {
         let first = arguments.first()?;
@@ -75,6 +82,7 @@ impl Role {
         let addresses = match self {
             Role::Simulators => providers::serve(&folder).await,
             Role::Yardsticks => yardsticks::serve(&folder, &arguments[1]).await,
+            Role::OneTable => one_table::serve(&folder, &arguments[1]).await,
             Role::Readers => streaming::read_all(&arguments[1]).await,
         };
         println!("{addresses}");
@@ -119,20 +127,28 @@ impl Drop for Server {
 impl Gateway {
     /// Starts it on `<name>.db` in `folder`. Returns how long it took until a call was answered.
     pub(crate) async fn start(folder: &Path, name: &str, providers: &Providers) -> (Gateway, Duration) {
+        Gateway::start_with(folder, name, providers, "", None).await
+    }
+
+    /// The same with further lines of its configuration, and with its system calls traced.
+    pub(crate) async fn start_with(
+        folder: &Path,
+        name: &str,
+        providers: &Providers,
+        settings: &str,
+        trace: Option<&Trace>,
+    ) -> (Gateway, Duration) {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let ledger = folder.join(format!("{name}.db"));
         let config = folder.join(format!("{name}.toml"));
-        fs::write(&config, providers.configuration(address, &ledger)).unwrap();
-        let log = File::create(folder.join(format!("{name}.log"))).unwrap();
+        fs::write(&config, format!("{settings}{}", providers.configuration(address, &ledger))).unwrap();
+        let log_path = ledger.with_extension("log");
+        let log = File::create(&log_path).unwrap();
         let began = Instant::now();
-        let child = Command::new(env!("CARGO_BIN_EXE_recoup"))
-            .args(["serve", "--config"])
-            .arg(&config)
-            .envs(SECRETS)
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let gateway = Gateway { child, address, ledger };
+        let program = env!("CARGO_BIN_EXE_recoup");
+        let mut command = trace.map_or_else(|| Command::new(program), |trace| trace.command(program));
+        let child = command.args(["serve", "--config"]).arg(&config).envs(SECRETS).stderr(log).spawn().unwrap();
+        let gateway = Gateway { child, address, ledger, log: log_path };
         while !gateway.answers().await {
             assert!(began.elapsed() < LIMIT, "the gateway did not start: see {name}.log");
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -148,7 +164,11 @@ impl Gateway {
     }
 
     pub(crate) fn usage(&self) -> Usage {
-        Usage::of(self.child.id())
+        Usage::of(self.process())
+    }
+
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
     }
 
     /// Sends SIGTERM, and waits for the end.

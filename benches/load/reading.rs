@@ -32,7 +32,7 @@ const UNCACHED_ORDER: &str = "3000002";
 /// A replay, GetRefund and a cached GetValidationStatus, each one alternating with the echo.
 pub(crate) async fn beside_the_echo(stage: &mut Stage) -> Vec<Row> {
     let known = stage.targets.requests(&stage.providers, Way::Fresh, KNOWN).await;
-    stage.gate.create(known.clone()).await;
+    stage.gate.create(known.clone(), CALLERS).await;
     let known = Arc::new(known);
     let mut rows = Vec::new();
     for (call, what) in [

@@ -109,6 +109,11 @@ impl Row {
         Row { what, figure, yardstick: Yardstick::Set(limit), reach: Reach::AtMost(1.0), note: String::new() }
     }
 
+    /// A figure that could not be measured here.
+    pub(crate) fn unmeasured(what: impl Into<String>, unit: &'static str, limit: f64, why: &str) -> Row {
+        Row::below(what, f64::NAN, unit, limit).noting(why)
+    }
+
     pub(crate) fn noting(self, note: impl Into<String>) -> Row {
         Row { note: note.into(), ..self }
     }
@@ -122,6 +127,9 @@ impl Row {
 
     /// The figure relative to its target, where 1 is the target and more is better.
     pub(crate) fn reached(&self) -> Option<f64> {
+        if self.figure.value.is_nan() {
+            return None;
+        }
         match self.reach {
             Reach::AtLeast(least) => Some(self.ratio().middle / least),
             Reach::AtMost(most) => Some(most / self.ratio().middle),
@@ -133,6 +141,13 @@ impl Row {
         self.reached().map(|reached| reached >= 1.0)
     }
 
+    fn figure_text(&self) -> String {
+        match self.figure.value {
+            value if value.is_nan() => "not measured".to_owned(),
+            value => format!("{} {}", number(value), self.figure.unit),
+        }
+    }
+
     fn yardstick_text(&self) -> String {
         match self.yardstick {
             Yardstick::Measured { name, value, .. } => format!("{} ({name})", number(value)),
@@ -142,6 +157,9 @@ impl Row {
 
     fn ratio_text(&self) -> String {
         let Spread { low, middle, high } = self.ratio();
+        if middle.is_nan() {
+            return "-".to_owned();
+        }
         if low == high { format!("{middle:.2}") } else { format!("{middle:.2} ({low:.2} to {high:.2})") }
     }
 
@@ -164,7 +182,7 @@ impl Row {
     fn cells(&self) -> [String; 6] {
         [
             self.what.clone(),
-            format!("{} {}", number(self.figure.value), self.figure.unit),
+            self.figure_text(),
             self.yardstick_text(),
             self.ratio_text(),
             self.reach_text(),

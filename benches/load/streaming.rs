@@ -17,7 +17,7 @@ use tonic::{Request, Status, Streaming};
 use tonic_types::StatusExt as _;
 
 use crate::Stage;
-use crate::callers::Way;
+use crate::callers::{CALLERS, Way};
 use crate::processes::{Role, Server};
 use crate::report::{Reach, Row};
 
@@ -41,7 +41,7 @@ pub(crate) async fn with_readers(stage: &mut Stage) -> Option<Row> {
                 Server::start(Role::Readers, &stage.folder, &address)
             });
             let requests = stage.targets.requests(&stage.providers, Way::Fresh, stage.extent.refunds).await;
-            let took = stage.gate.create(requests).await;
+            let took = stage.gate.create(requests, CALLERS).await;
             drop(readers);
             rates[index] = stage.extent.refunds as f64 / took.as_secs_f64();
         }

@@ -7,13 +7,17 @@
 //! - **journaling proxy**: the bare proxy that also writes two lines to the disk for each refund,
 //!   before the POST and after its answer. A thread writes all waiting lines with one write and one
 //!   fdatasync. That is the minimum for a proxy that must not forget anything.
+//! - **one-table gateway**: what a careful developer writes by hand, see `one_table.rs`. It shares
+//!   this file's client and service, and runs in a process of its own.
 //! - **bare SQLite loop**: one row and one commit after another, synced like the ledger.
 //! - **bare axum**: a handler that reads a request and answers with fixed bytes.
 
 use std::fs::{self, File};
+use std::net::SocketAddr;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -38,6 +42,7 @@ use tonic::{Request, Response, Status};
 
 use crate::Stage;
 use crate::callers::{self, CALLERS, Gate, Targets, Way};
+use crate::one_table::Table;
 use crate::providers::{self, Providers};
 use crate::report::{Figure, Reach, Row, Spread, Yardstick, median};
 
@@ -51,8 +56,21 @@ struct Bare {
     tls: Client,
     sectigo: String,
     namecom: String,
-    /// Only for the journaling proxy.
-    journal: Option<Journal>,
+    /// What it keeps of a refund.
+    memory: Memory,
+}
+
+/// What a yardstick keeps of a refund.
+enum Memory {
+    Nothing,
+    Journal(Journal),
+    Table(Table),
+}
+
+/// A provider's answer, as it arrived.
+pub(crate) struct ProviderAnswer {
+    pub(crate) status: u16,
+    pub(crate) body: Bytes,
 }
 
 /// Sends lines to the writing thread, each with a channel that confirms that it is on the disk.
@@ -90,41 +108,14 @@ pub(crate) fn status_request(order: &str) -> proto::GetValidationStatusRequest {
 
 /// The role of the yardsticks: serves, and returns the addresses.
 pub(crate) async fn serve(folder: &Path, addresses: &str) -> Value {
-    let addresses: Value = serde_json::from_str(addresses).unwrap();
-    let read = |name: &str| Bytes::from(fs::read(folder.join(name)).unwrap());
-    let authority = Certificate::from_pem(&fs::read(providers::ca_file(folder)).unwrap()).unwrap();
-    let unpooled = || client_builder().pool_max_idle_per_host(0);
-    let bare = |journal| Bare {
-        created: proto::CreateRefundResponse::decode(read("created")).unwrap(),
-        got: proto::GetRefundResponse::decode(read("got")).unwrap(),
-        status: proto::GetValidationStatusResponse::decode(read("status")).unwrap(),
-        fresh: unpooled().tls_certs_only([]).build().unwrap(),
-        pooled: client_builder().tls_certs_only([]).build().unwrap(),
-        tls: unpooled().https_only(true).tls_certs_only([authority.clone()]).build().unwrap(),
-        sectigo: format!("https://{}/products/!AutoRefund", addresses["sectigo"].as_str().unwrap()),
-        namecom: format!("http://{}/core/v1/refund", addresses["namecom"].as_str().unwrap()),
-        journal,
-    };
-    let listen = async || TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (grpc, journaling, http) = (listen().await, listen().await, listen().await);
+    let http = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let journal = Journal::begin(SyncedFile::make(folder));
     let addresses_served = json!({
-        "grpc": grpc.local_addr().unwrap(),
-        "journaling": journaling.local_addr().unwrap(),
+        "grpc": serve_service(Bare::with(folder, addresses, Memory::Nothing)).await,
+        "journaling": serve_service(Bare::with(folder, addresses, Memory::Journal(journal))).await,
         "http": http.local_addr().unwrap(),
     });
-    let incoming = |listener| {
-        futures_util::StreamExt::map(TcpListenerStream::new(listener), |stream| {
-            stream.and_then(|stream| stream.set_nodelay(true).map(|()| stream))
-        })
-    };
-    let services = tonic::transport::Server::builder()
-        .add_service(RefundServiceServer::new(bare(None)))
-        .add_service(ValidationStatusServiceServer::new(bare(None)));
-    tokio::spawn(services.serve_with_incoming(incoming(grpc)));
-    let journal = Journal::begin(SyncedFile::make(folder));
-    let services = tonic::transport::Server::builder().add_service(RefundServiceServer::new(bare(Some(journal))));
-    tokio::spawn(services.serve_with_incoming(incoming(journaling)));
-    let answer = read("got");
+    let answer = Bytes::from(fs::read(folder.join("got")).unwrap());
     let handler = move |body: Bytes| async move {
         drop(body);
         answer
@@ -132,6 +123,25 @@ pub(crate) async fn serve(folder: &Path, addresses: &str) -> Value {
     let router = Router::new().route("/core/v1/refund", post(handler));
     tokio::spawn(async move { axum::serve(http, router).await });
     addresses_served
+}
+
+/// Serves the one-table gateway, and returns its address.
+pub(crate) async fn serve_one_table(folder: &Path, addresses: &str, table: Table) -> SocketAddr {
+    serve_service(Bare::with(folder, addresses, Memory::Table(table))).await
+}
+
+async fn serve_service(bare: Bare) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let incoming = futures_util::StreamExt::map(TcpListenerStream::new(listener), |stream| {
+        stream.and_then(|stream| stream.set_nodelay(true).map(|()| stream))
+    });
+    let bare = Arc::new(bare);
+    let services = tonic::transport::Server::builder()
+        .add_service(RefundServiceServer::from_arc(bare.clone()))
+        .add_service(ValidationStatusServiceServer::from_arc(bare));
+    tokio::spawn(services.serve_with_incoming(incoming));
+    address
 }
 
 /// A client with the gateway's settings, see `src/http/client.rs`.
@@ -171,7 +181,25 @@ impl Journal {
 }
 
 impl Bare {
-    async fn send(&self, request: &proto::CreateRefundRequest) -> Result<Bytes, reqwest::Error> {
+    fn with(folder: &Path, addresses: &str, memory: Memory) -> Bare {
+        let addresses: Value = serde_json::from_str(addresses).unwrap();
+        let read = |name: &str| Bytes::from(fs::read(folder.join(name)).unwrap());
+        let authority = Certificate::from_pem(&fs::read(providers::ca_file(folder)).unwrap()).unwrap();
+        let unpooled = || client_builder().pool_max_idle_per_host(0);
+        Bare {
+            created: proto::CreateRefundResponse::decode(read("created")).unwrap(),
+            got: proto::GetRefundResponse::decode(read("got")).unwrap(),
+            status: proto::GetValidationStatusResponse::decode(read("status")).unwrap(),
+            fresh: unpooled().tls_certs_only([]).build().unwrap(),
+            pooled: client_builder().tls_certs_only([]).build().unwrap(),
+            tls: unpooled().https_only(true).tls_certs_only([authority]).build().unwrap(),
+            sectigo: format!("https://{}/products/!AutoRefund", addresses["sectigo"].as_str().unwrap()),
+            namecom: format!("http://{}/core/v1/refund", addresses["namecom"].as_str().unwrap()),
+            memory,
+        }
+    }
+
+    async fn send(&self, request: &proto::CreateRefundRequest) -> Result<ProviderAnswer, reqwest::Error> {
         let call = match request.target.as_ref().unwrap() {
             Target::Sectigo(target) => {
                 self.tls.post(&self.sectigo).header("content-type", "application/x-www-form-urlencoded").body(format!(
@@ -190,7 +218,9 @@ impl Bare {
             }
             Target::Debitsuccess(_) => unreachable!("no row refunds there"),
         };
-        call.send().await?.bytes().await
+        let answer = call.send().await?;
+        let status = answer.status().as_u16();
+        Ok(ProviderAnswer { status, body: answer.bytes().await? })
     }
 }
 
@@ -203,15 +233,19 @@ fn not_here<T>() -> Answer<T> {
 #[tonic::async_trait]
 impl RefundService for Bare {
     async fn create_refund(&self, request: Request<proto::CreateRefundRequest>) -> Answer<proto::CreateRefundResponse> {
-        if let Some(journal) = &self.journal {
-            journal.write(request.get_ref().encode_to_vec().into()).await;
+        let request = request.get_ref();
+        if let Memory::Table(table) = &self.memory {
+            return table.create(request, self.send(request)).await.map(Response::new);
         }
-        let answer = self.send(request.get_ref()).await.map_err(|error| Status::unavailable(error.to_string()))?;
-        if let Some(journal) = &self.journal {
-            journal.write(answer.clone()).await;
+        if let Memory::Journal(journal) = &self.memory {
+            journal.write(request.encode_to_vec().into()).await;
+        }
+        let answer = self.send(request).await.map_err(|error| Status::unavailable(error.to_string()))?;
+        if let Memory::Journal(journal) = &self.memory {
+            journal.write(answer.body.clone()).await;
         }
         // Sectigo refuses with status 200 and a negative number.
-        if answer.starts_with(b"-") {
+        if answer.body.starts_with(b"-") {
             Err(Status::unavailable("refused"))
         } else {
             Ok(Response::new(self.created.clone()))
