@@ -73,7 +73,8 @@ pub struct Settings {
     /// `[server]`
     pub api: ApiSettings,
     /// How many threads run the gateway's tasks. None: one for each core but one, which the
-    /// ledger's writer uses; at least one.
+    /// ledger's writer uses; at least two, because a single one may not read the ledger itself, and
+    /// waking another thread for each read takes longer than sharing a core.
     pub worker_threads: Option<NonZeroUsize>,
     /// How long calls in progress may continue after the signal to stop.
     pub drain: Duration,
@@ -168,7 +169,7 @@ impl Settings {
     pub fn worker_threads(&self) -> NonZeroUsize {
         let of_machine = || {
             let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-            NonZeroUsize::new(cores.saturating_sub(1)).unwrap_or(NonZeroUsize::MIN)
+            NonZeroUsize::MIN.saturating_add(cores.saturating_sub(2).max(1))
         };
         self.worker_threads.unwrap_or_else(of_machine)
     }

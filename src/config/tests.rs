@@ -599,7 +599,7 @@ fn a_short_total_timeout_shortens_the_connect_timeout() {
     assert_eq!(settings.accounts[0].connect_timeout, Duration::from_secs(1));
 }
 
-/// One core is left to the ledger's writer, where there are several.
+/// One core is left to the ledger's writer, where there are three or more.
 #[rstest]
 #[case::not_set("", None)]
 #[case::as_many_as_fit("server.worker_threads = 0", None)]
@@ -608,5 +608,5 @@ fn a_short_total_timeout_shortens_the_connect_timeout() {
 fn the_number_of_worker_threads_follows_the_machine_unless_it_is_set(#[case] line: &str, #[case] set: Option<usize>) {
     let settings = read(&format!("{line}\n{SECTIGO}"), &[]).unwrap();
     let cores = std::thread::available_parallelism().unwrap().get();
-    assert_eq!(settings.worker_threads().get(), set.unwrap_or((cores - 1).max(1)));
+    assert_eq!(settings.worker_threads().get(), set.unwrap_or((cores - 1).max(2)));
 }
