@@ -177,7 +177,9 @@ impl WriterHandle {
         drop(self.jobs);
         // A panic of the thread is in `health` already.
         drop(self.thread.join());
-        drop(self.lock);
+        // A process that is being started has a copy of each open file for a moment, and closing
+        // this one alone would leave the ledger locked for as long.
+        drop(self.lock.unlock());
     }
 }
 

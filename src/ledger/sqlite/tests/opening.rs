@@ -19,6 +19,18 @@ fn a_second_open_is_refused_under_any_name() {
     drop(bench.reopened());
 }
 
+/// A process that is being started has a copy of the lock's file until its program begins.
+#[test]
+fn a_copy_of_the_lock_in_another_process_does_not_keep_the_ledger_locked() {
+    let bench = SqliteBench::new();
+    let copy = {
+        let Executor::Threads(threads) = &bench.ledger.executor else { panic!() };
+        threads.writer.lock().unwrap().as_ref().unwrap().lock.try_clone().unwrap()
+    };
+    drop(bench.reopened());
+    drop(copy);
+}
+
 #[test]
 fn only_the_owner_can_read_a_ledger() {
     use std::os::unix::fs::PermissionsExt;
