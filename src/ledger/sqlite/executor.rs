@@ -1,6 +1,5 @@
 //! Where reads and writes run: on the ledger's threads, or all on the caller's thread.
 
-use std::fs::File;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -13,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use super::failure::{LedgerState, StepError, closed};
 use super::file_watch::FileWatcher;
 use super::in_memory::InlineWriter;
-use super::open::{self, OpenError};
+use super::open::{self, LedgerLock, OpenError};
 use super::writer::Job;
 use crate::ledger::LedgerError;
 
@@ -43,7 +42,7 @@ pub(super) struct WriterHandle {
     pub(super) jobs: mpsc::Sender<Job>,
     pub(super) thread: JoinHandle<()>,
     pub(super) watcher: FileWatcher,
-    pub(super) lock: File,
+    pub(super) lock: LedgerLock,
 }
 
 /// Read-only connections, lent one at a time.
@@ -177,9 +176,7 @@ impl WriterHandle {
         drop(self.jobs);
         // A panic of the thread is in `health` already.
         drop(self.thread.join());
-        // A process that is being started has a copy of each open file for a moment, and closing
-        // this one alone would leave the ledger locked for as long.
-        drop(self.lock.unlock());
+        drop(self.lock);
     }
 }
 

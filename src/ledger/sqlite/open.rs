@@ -87,7 +87,7 @@ impl OpenError {
 #[derive(Debug)]
 pub(super) struct OpenedLedger {
     /// Held as long as anything may be written.
-    pub(super) lock: File,
+    pub(super) lock: LedgerLock,
     /// The only connection that writes.
     pub(super) writer: Connection,
     /// The canonical path.
@@ -96,6 +96,12 @@ pub(super) struct OpenedLedger {
 
 /// "rcup": identifies the file to this program and to `file(1)`.
 pub(super) const APPLICATION_ID: i64 = 0x7263_7570;
+
+/// The locked file beside a ledger. Dropping it unlocks it: a process that is being started has a
+/// copy of each open file for a moment, and closing this one alone would leave the ledger locked
+/// for as long.
+#[derive(Debug)]
+pub(super) struct LedgerLock(pub(super) File);
 
 /// The content of the lock file once a ledger has been created beside it.
 const LOCK_MARKER: &[u8] =
@@ -119,8 +125,8 @@ const PREPARED_STATEMENTS: usize = 64;
 pub(super) fn open(path: &Path, settings: &SqliteSettings) -> Result<OpenedLedger, OpenError> {
     let io = |doing| move |source| OpenError::Io { path: path.to_owned(), doing, source };
     let (path, directory) = canonical(path)?;
-    let mut lock = lock(&path)?;
-    check_not_gone(&path, &lock)?;
+    let lock = lock(&path)?;
+    check_not_gone(&path, &lock.0)?;
     match private_file().create_new(true).open(&path) {
         Ok(_) => {}
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
@@ -129,9 +135,10 @@ pub(super) fn open(path: &Path, settings: &SqliteSettings) -> Result<OpenedLedge
     let writer = connect(&path, settings).map_err(|error| refusal(&path, &error))??;
     // A ledger that was just created must be found again after a loss of power.
     File::open(&directory).and_then(|directory| directory.sync_all()).map_err(io("sync the directory of"))?;
-    if !has_marker(&lock) {
+    if !has_marker(&lock.0) {
         // Without it, only the next start's check that the ledger still exists is missing.
-        drop(lock.write_all(LOCK_MARKER).and_then(|()| lock.sync_all()));
+        let mut file = &lock.0;
+        drop(file.write_all(LOCK_MARKER).and_then(|()| file.sync_all()));
     }
     Ok(OpenedLedger { lock, writer, path })
 }
@@ -229,14 +236,28 @@ pub(super) fn sibling(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn lock(path: &Path) -> Result<File, OpenError> {
+impl LedgerLock {
+    /// None: another process has it.
+    pub(super) fn try_acquire(file: File) -> std::io::Result<Option<Self>> {
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
+impl Drop for LedgerLock {
+    fn drop(&mut self) {
+        // The end of the process unlocks it too.
+        drop(self.0.unlock());
+    }
+}
+
+fn lock(path: &Path) -> Result<LedgerLock, OpenError> {
     let io = |source| OpenError::Io { path: path.to_owned(), doing: "lock", source };
     let file = private_file().create(true).truncate(false).open(sibling(path, ".lock")).map_err(io)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: path.to_owned() }),
-        Err(TryLockError::Error(source)) => Err(io(source)),
-    }
+    LedgerLock::try_acquire(file).map_err(io)?.ok_or_else(|| OpenError::InUse { path: path.to_owned() })
 }
 
 /// Readable only by the owner; SQLite gives its log the same mode.

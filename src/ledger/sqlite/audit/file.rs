@@ -1,7 +1,7 @@
 //! The file itself: the lock, its pages, its tables' definitions, its foreign keys.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read as _};
 use std::path::Path;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::{AuditError, Findings};
 use crate::ledger::admin::MAX_FINDINGS;
-use crate::ledger::sqlite::open::{self, APPLICATION_ID, MIGRATIONS, OpenError, VERSION, sibling, signed};
+use crate::ledger::sqlite::open::{self, APPLICATION_ID, LedgerLock, MIGRATIONS, OpenError, VERSION, sibling, signed};
 
 /// A ledger that can be audited.
 pub(super) struct AuditedFile {
@@ -20,7 +20,7 @@ pub(super) struct AuditedFile {
     pub(super) version: i64,
     /// Keeps a gateway from starting meanwhile. None: no gateway was ever started on this file, for
     /// example a copy.
-    pub(super) lock: Option<File>,
+    pub(super) lock: Option<LedgerLock>,
 }
 
 /// What the first bytes of every SQLite file say about its program.
@@ -84,7 +84,7 @@ pub(super) fn check(connection: &Connection, findings: &mut Findings) {
 
 /// Takes the gateway's lock if there is a lock file. Creates none: that would litter the folder of
 /// a backup.
-fn lock(path: &Path) -> Result<Option<File>, AuditError> {
+fn lock(path: &Path) -> Result<Option<LedgerLock>, AuditError> {
     let name = sibling(path, ".lock");
     let opened = OpenOptions::new().read(true).write(true).open(&name).or_else(|error| match error.kind() {
         // Read-only is enough for a lock.
@@ -97,10 +97,9 @@ fn lock(path: &Path) -> Result<Option<File>, AuditError> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io(error).into()),
     };
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Err(AuditError::Running { path: path.to_owned() }),
-        Err(TryLockError::Error(source)) => Err(io(source).into()),
+    match LedgerLock::try_acquire(file).map_err(io)? {
+        Some(lock) => Ok(Some(lock)),
+        None => Err(AuditError::Running { path: path.to_owned() }),
     }
 }
 

@@ -25,7 +25,7 @@ fn a_copy_of_the_lock_in_another_process_does_not_keep_the_ledger_locked() {
     let bench = SqliteBench::new();
     let copy = {
         let Executor::Threads(threads) = &bench.ledger.executor else { panic!() };
-        threads.writer.lock().unwrap().as_ref().unwrap().lock.try_clone().unwrap()
+        threads.writer.lock().unwrap().as_ref().unwrap().lock.0.try_clone().unwrap()
     };
     drop(bench.reopened());
     drop(copy);
