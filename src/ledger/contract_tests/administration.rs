@@ -75,7 +75,7 @@ async fn ages_are_those_of_the_oldest_refund_of_an_account(#[values(SqliteFile, 
     // At whatever place they are, and though put off.
     bench.ledger.create(NewRefund { now: after(9), ..create(sectigo("young", "young")) }).await.unwrap();
     let old = NewRefund { now: after(3), place: place("other"), ..create(sectigo("old", "old")) };
-    let CreateOutcome::New(old) = bench.ledger.create(old).await.unwrap().outcome else { panic!() };
+    let CreateOutcome::New(old) = bench.create(old).await.unwrap() else { panic!() };
     assert_eq!(bench.ledger.oldest_pending(&certs).await, Ok(Some(after(3))));
     let put_off = Event::NotSent { error: error(429), retry_at: after(500) };
     let dispatched = Event::Dispatched { credential: None };

@@ -19,11 +19,9 @@ async fn the_same_request_twice_is_one_refund(#[values(SqliteFile, SqliteMemory)
     let first = bench.new_refund(sectigo("a", "100")).await;
     let dispatched = bench.record(&first, &[Event::Dispatched { credential: None }]).await.unwrap();
     let again = bench
-        .ledger
         .create(NewRefund { dispatch: Some(FirstAttempt { credential: None }), ..create(sectigo("a", "100")) })
         .await
-        .unwrap()
-        .outcome;
+        .unwrap();
     assert_eq!(again, CreateOutcome::Known(dispatched), "as it is now, not as it was created");
     assert_eq!(bench.count("SELECT count(*) FROM refunds"), 1);
     assert_eq!(bench.count(ATTEMPTS), 1);
@@ -40,7 +38,7 @@ async fn the_same_id_with_other_content_names_the_fields(#[values(SqliteFile, Sq
     let expected =
         LedgerError::RefundIdReused { id: other.id.clone(), fields: vec!["account", "sectigo.order_number", "labels"] };
     assert_eq!(bench.ledger.dry_run(create(other.clone())).await, Err(expected.clone()));
-    assert_eq!(bench.ledger.create(create(other)).await.map(|recorded| recorded.outcome), Err(expected));
+    assert_eq!(bench.create(create(other)).await, Err(expected));
 }
 
 #[rstest]
@@ -94,7 +92,7 @@ async fn only_failed_and_cancelled_refunds_release_the_target(#[values(SqliteFil
         assert_eq!(first.state, state);
         let second = create(sectigo(&format!("second-{number}"), &order));
         let checked = bench.ledger.dry_run(second.clone()).await;
-        let answer = bench.ledger.create(second.clone()).await.map(|recorded| recorded.outcome);
+        let answer = bench.create(second.clone()).await;
         if matches!(state, State::Failed | State::Cancelled) {
             assert_eq!(checked, Ok(CreateOutcome::New(Refund::new(second.intent.clone(), place("demo"), NOW))));
             assert!(matches!(answer, Ok(CreateOutcome::New(_))), "{state}");
@@ -128,11 +126,7 @@ async fn a_target_stays_reserved_when_the_login_of_its_account_changes(
     let second = Intent { account: named(account), ..sectigo("second", order) };
     let login_peers = login_peers.iter().map(|name| named(name)).collect();
     let related = RelatedLogins { accounts: login_peers, ..RelatedLogins::default() };
-    let answer = bench
-        .ledger
-        .create(NewRefund { place: place(login), related, ..create(second) })
-        .await
-        .map(|recorded| recorded.outcome);
+    let answer = bench.create(NewRefund { place: place(login), related, ..create(second) }).await;
     match is_free {
         true => assert!(matches!(answer, Ok(CreateOutcome::New(_))), "{answer:?}"),
         false => assert_eq!(answer, Err(LedgerError::TargetHasRefund { conflicting: first.id().clone() })),
@@ -147,7 +141,7 @@ async fn a_target_released_under_a_former_login_is_free(#[values(SqliteFile, Sql
     let login_peers = [AccountName::parse("certs").unwrap()].into();
     let related = RelatedLogins { accounts: login_peers, ..RelatedLogins::default() };
     let again = NewRefund { place: place("other login"), related, ..create(sectigo("second", "777")) };
-    assert!(matches!(bench.ledger.create(again).await.map(|recorded| recorded.outcome), Ok(CreateOutcome::New(_))));
+    assert!(matches!(bench.create(again).await, Ok(CreateOutcome::New(_))));
 }
 
 #[rstest]
@@ -157,20 +151,11 @@ async fn a_partial_success_frees_only_the_refused_items(#[values(SqliteFile, Sql
     let first = bench.new_refund(namecom("first", &[1, 2])).await;
     bench.record(&first, &[Event::Dispatched { credential: None }, Event::Refunded(partial())]).await.unwrap();
     let conflict = LedgerError::TargetHasRefund { conflicting: first.id().clone() };
-    assert_eq!(
-        bench.ledger.create(create(namecom("both", &[1, 2]))).await.map(|recorded| recorded.outcome),
-        Err(conflict.clone())
-    );
-    assert_eq!(
-        bench.ledger.create(create(namecom("done", &[1]))).await.map(|recorded| recorded.outcome),
-        Err(conflict)
-    );
+    assert_eq!(bench.create(create(namecom("both", &[1, 2]))).await, Err(conflict.clone()));
+    assert_eq!(bench.create(create(namecom("done", &[1]))).await, Err(conflict));
     let retried = bench.new_refund(namecom("retried", &[2])).await;
     let conflict = LedgerError::TargetHasRefund { conflicting: retried.id().clone() };
-    assert_eq!(
-        bench.ledger.create(create(namecom("again", &[2]))).await.map(|recorded| recorded.outcome),
-        Err(conflict)
-    );
+    assert_eq!(bench.create(create(namecom("again", &[2]))).await, Err(conflict));
 }
 
 #[rstest]
@@ -185,10 +170,7 @@ async fn a_likely_duplicate_is_rejected_within_a_day(#[values(SqliteFile, Sqlite
         ..create(debitsuccess(id, reference, amount))
     };
     let just_within = day - Duration::from_micros(1);
-    assert_eq!(
-        bench.ledger.create(later("second", "DS1", 1250, just_within)).await.map(|recorded| recorded.outcome),
-        similar
-    );
+    assert_eq!(bench.create(later("second", "DS1", 1250, just_within)).await, similar);
     assert_eq!(bench.ledger.dry_run(later("second", "DS1", 1250, just_within)).await, similar);
     let allowed = NewRefund { allow_similar: true, ..later("allowed", "DS1", 1250, Duration::ZERO) };
     assert!(bench.ledger.dry_run(allowed).await.is_ok());
@@ -206,7 +188,7 @@ async fn a_similar_refund_that_failed_blocks_no_other(#[values(SqliteFile, Sqlit
         let first = bench.new_refund(debitsuccess(&format!("first-{number}"), "DS1", amount)).await;
         assert_eq!(bench.record(&first, &events_to(state)).await.unwrap().state, state);
         let second = create(debitsuccess(&format!("second-{number}"), "DS1", amount));
-        let answer = bench.ledger.create(second.clone()).await.map(|recorded| recorded.outcome);
+        let answer = bench.create(second.clone()).await;
         if matches!(state, State::Failed | State::Cancelled) {
             assert_eq!(answer, Ok(CreateOutcome::New(Refund::new(second.intent, place("demo"), NOW))));
         } else {
@@ -236,7 +218,7 @@ async fn a_cancelled_request_is_never_recorded(#[values(SqliteFile, SqliteMemory
     let bench = LedgerBench::new(backend);
     let cancelled = create(sectigo("a", "100"));
     assert!(cancelled.ticket.cancel());
-    assert_eq!(bench.ledger.create(cancelled).await.map(|recorded| recorded.outcome), Err(LedgerError::Cancelled));
+    assert_eq!(bench.create(cancelled).await, Err(LedgerError::Cancelled));
     assert_eq!(bench.count("SELECT count(*) FROM refunds"), 0);
     let started = create(sectigo("b", "100"));
     let ticket = started.ticket.clone();

@@ -78,15 +78,14 @@ async fn a_target_is_reserved_until_an_effect_is_ruled_out(#[values(SqliteFile, 
     let request = |id: &str, now| NewRefund { now, ..create(sectigo(id, "0777")) };
     let conflict = Err(LedgerError::TargetHasRefund { conflicting: first.id().clone() });
     let just_before = Timestamp::from_micros(second(600).as_micros() - 1);
-    assert_eq!(bench.ledger.create(request("second", just_before)).await.map(|recorded| recorded.outcome), conflict);
-    let second_refund = match bench.ledger.create(request("second", second(600))).await.map(|recorded| recorded.outcome)
-    {
+    assert_eq!(bench.create(request("second", just_before)).await, conflict);
+    let second_refund = match bench.create(request("second", second(600))).await {
         Ok(CreateOutcome::New(refund)) => refund,
         other => panic!("{other:?}"),
     };
     // From then on the second one holds it.
     let conflict = Err(LedgerError::TargetHasRefund { conflicting: second_refund.id().clone() });
-    assert_eq!(bench.ledger.create(request("third", second(601))).await.map(|recorded| recorded.outcome), conflict);
+    assert_eq!(bench.create(request("third", second(601))).await, conflict);
     assert_eq!(bench.count("SELECT count(*) FROM reservations WHERE until_time IS NULL"), 1);
     assert_eq!(bench.count("SELECT count(*) FROM reservations"), 1);
     bench.ledger.verify().await.unwrap();
@@ -132,7 +131,7 @@ async fn a_similar_refund_is_rejected_in_two_steps(
     let bench = LedgerBench::new(backend);
     let first = resolved(&bench, debits("first", "DS1", ""), Some(600), Some(900)).await;
     let request = NewRefund { now: second(at), allow_similar, ..create(debits("second", "DS1", "")) };
-    let answer = bench.ledger.create(request).await.map(|recorded| recorded.outcome);
+    let answer = bench.create(request).await;
     match refused {
         Some(firm_until) => {
             let (conflicting, firm_until) = (first.id().clone(), firm_until.map(second));
@@ -162,9 +161,7 @@ async fn two_references_name_one_payee(
     let first = bench.new_refund(debits("first", "ds1", "M-1")).await;
     bench.record(&first, &events_to(State::Succeeded)).await.unwrap();
     let links = NewRefund { allow_similar: true, ..create(debits("links", "DS1", "M-2")) };
-    let Ok(CreateOutcome::New(links)) = bench.ledger.create(links).await.map(|recorded| recorded.outcome) else {
-        panic!("it was recorded before")
-    };
+    let Ok(CreateOutcome::New(links)) = bench.create(links).await else { panic!("it was recorded before") };
     bench.record(&links, &[Event::Cancelled]).await.unwrap();
 
     let request = create(debits("second", own, external));
@@ -188,7 +185,7 @@ async fn an_id_that_differs_in_case_alone_is_reserved(#[values(SqliteFile, Sqlit
         let reused = Err(LedgerError::RefundIdReused { id: first.id().clone(), fields: Vec::new() });
         assert_eq!(bench.ledger.get(&intent.id).await, Ok(None), "it names another refund");
         assert_eq!(bench.ledger.dry_run(create(intent.clone())).await, reused);
-        assert_eq!(bench.ledger.create(create(intent)).await.map(|recorded| recorded.outcome), reused);
+        assert_eq!(bench.create(create(intent)).await, reused);
     }
     assert_eq!(bench.count("SELECT count(*) FROM refunds"), 1);
 }
@@ -201,7 +198,7 @@ async fn a_corrected_refund_reserves_its_target_again(#[values(SqliteFile, Sqlit
     let after = bench.record(&failed, &[corrected()]).await.unwrap();
     assert_eq!((after.state, after.corrected_time), (State::Failed, Some(second(1))));
     let conflict = Err(LedgerError::TargetHasRefund { conflicting: failed.id().clone() });
-    assert_eq!(bench.ledger.create(create(sectigo("second", "777"))).await.map(|recorded| recorded.outcome), conflict);
+    assert_eq!(bench.create(create(sectigo("second", "777"))).await, conflict);
     bench.ledger.verify().await.unwrap();
 }
 
@@ -245,9 +242,7 @@ async fn a_later_refund_of_the_payee_does_not_prevent_a_correction(
 async fn a_reserved_target_is_not_reserved_again(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
     let bench = LedgerBench::new(backend);
     let request = NewRefund { place: place("old"), ..create(sectigo("first", "777")) };
-    let Ok(CreateOutcome::New(first)) = bench.ledger.create(request).await.map(|recorded| recorded.outcome) else {
-        panic!("it was recorded before")
-    };
+    let Ok(CreateOutcome::New(first)) = bench.create(request).await else { panic!("it was recorded before") };
     let failed = resolved(&bench, sectigo("second", "777"), None, Some(900)).await;
     bench.ledger.reassign(to("demo", &first)).await.unwrap();
     let refused = Err(LedgerError::TargetHasRefund { conflicting: first.id().clone() });

@@ -90,8 +90,7 @@ fn every_filter_agrees_with_a_plain_search(#[values(SqliteFile, SqliteMemory)] b
                 _ => sectigo(&format!("r{number}"), &format!("o{number}")),
             };
             // A clock that is set back now and then.
-            let created =
-                bench.ledger.create(NewRefund { now: at(number * 7 % 36), ..create(intent) }).await.unwrap().outcome;
+            let created = bench.create(NewRefund { now: at(number * 7 % 36), ..create(intent) }).await.unwrap();
             let CreateOutcome::New(refund) = created else { panic!("it was recorded before") };
             bench.record(&refund, &events_to(state)).await.unwrap();
         }

@@ -37,7 +37,7 @@ fn at_login(login: &str, intent: Intent) -> NewRefund {
 }
 
 async fn created(bench: &LedgerBench, create: NewRefund) -> Refund {
-    match bench.ledger.create(create).await.unwrap().outcome {
+    match bench.create(create).await.unwrap() {
         CreateOutcome::New(refund) => refund,
         CreateOutcome::Known(refund) => panic!("{} was recorded before", refund.id()),
     }

@@ -181,10 +181,7 @@ async fn check_histories(backend: Backend, histories: Vec<History>) {
         if dispatch {
             model = model.apply(&Event::Dispatched { credential: None }, NOW).unwrap();
         }
-        assert_eq!(
-            bench.ledger.create(request).await.map(|recorded| recorded.outcome),
-            Ok(CreateOutcome::New(model.clone()))
-        );
+        assert_eq!(bench.create(request).await, Ok(CreateOutcome::New(model.clone())));
         let mut now = NOW;
         for (event, seconds) in events {
             now = Timestamp::from_micros(now.as_micros() + seconds * 1_000_000);

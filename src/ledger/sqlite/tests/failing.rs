@@ -39,10 +39,7 @@ async fn a_lock_of_another_program_is_waited_for_and_harms_nothing() {
     let raw = bench.raw();
     raw.execute_batch("BEGIN IMMEDIATE").unwrap();
     let request = create(sectigo("a", "100"));
-    assert_eq!(
-        bench.ledger.create(request.clone()).await.map(|recorded| recorded.outcome),
-        Err(LedgerError::Overloaded)
-    );
+    assert_eq!(bench.create(request.clone()).await, Err(LedgerError::Overloaded));
     assert!(matches!(bench.ledger.mark_interrupted(NOW).await, Err(LedgerError::Unavailable(_))));
     raw.execute_batch("ROLLBACK").unwrap();
     assert_eq!(*bench.ledger.health().borrow(), Health::Writing);
@@ -55,7 +52,7 @@ async fn another_programs_write_to_the_history_ends_all_writing() {
     let bench = SqliteBench::new();
     bench.refund_in(State::Failed, "a").await;
     bench.tamper("DELETE FROM events WHERE sequence = 3");
-    let answer = bench.ledger.create(create(sectigo("b", "200"))).await.map(|recorded| recorded.outcome);
+    let answer = bench.create(create(sectigo("b", "200"))).await;
     assert!(matches!(answer, Err(LedgerError::Corrupt { table: "events", .. })), "{answer:?}");
     assert!(matches!(&*bench.ledger.health().borrow(), Health::Corrupt(_)));
     assert_eq!(bench.count("SELECT count(*) FROM refunds"), 1);
@@ -117,10 +114,10 @@ async fn a_failed_commit_differs_from_a_write_that_never_happened() {
              CREATE TRIGGER commits_fail AFTER INSERT ON refunds BEGIN INSERT INTO late VALUES (-1); END;",
         )
         .unwrap();
-    let answer = bench.ledger.create(create(sectigo("a", "100"))).await.map(|recorded| recorded.outcome);
+    let answer = bench.create(create(sectigo("a", "100"))).await;
     assert!(matches!(answer, Err(LedgerError::CommitFailed(_))), "{answer:?}");
     assert!(matches!(&*bench.ledger.health().borrow(), Health::Failed(_)));
-    let answer = bench.ledger.create(create(sectigo("b", "200"))).await.map(|recorded| recorded.outcome);
+    let answer = bench.create(create(sectigo("b", "200"))).await;
     assert!(matches!(answer, Err(LedgerError::Unavailable(_))), "{answer:?}");
 }
 
@@ -137,7 +134,7 @@ async fn an_overwritten_file_is_corrupt_and_not_just_unavailable() {
     let read = bench.ledger.get(refund.id()).await;
     assert!(matches!(read, Err(LedgerError::Corrupt { .. })), "{read:?}");
     assert!(matches!(&*bench.ledger.health().borrow(), Health::Corrupt(_)));
-    let answer = bench.ledger.create(create(sectigo("b", "200"))).await.map(|recorded| recorded.outcome);
+    let answer = bench.create(create(sectigo("b", "200"))).await;
     assert!(matches!(answer, Err(LedgerError::Corrupt { .. })), "{answer:?}");
 
     let SqliteBench { directory, ledger, .. } = bench;
@@ -210,7 +207,7 @@ async fn a_corrupt_row_is_named_and_ends_all_writing(
         other => panic!("{other:?}"),
     }
     assert!(matches!(&*bench.ledger.health().borrow(), Health::Corrupt(_)));
-    let answer = bench.ledger.create(create(sectigo("b", "200"))).await.map(|recorded| recorded.outcome);
+    let answer = bench.create(create(sectigo("b", "200"))).await;
     assert!(matches!(answer, Err(LedgerError::Corrupt { .. })), "{answer:?}");
 }
 
@@ -310,7 +307,7 @@ async fn a_removed_file_is_noticed_without_a_write() {
 async fn a_row_changed_since_its_attempt_began_is_rejected() {
     let bench = SqliteBench::new();
     let dispatched = |id| NewRefund { dispatch: Some(FirstAttempt { credential: None }), ..create(sectigo(id, id)) };
-    let CreateOutcome::New(touched) = bench.ledger.create(dispatched("a")).await.unwrap().outcome else { panic!() };
+    let CreateOutcome::New(touched) = bench.create(dispatched("a")).await.unwrap() else { panic!() };
     bench.raw().execute("UPDATE refunds SET provider_reference = 'another''s'", []).unwrap();
     let answer = bench.record(&touched, &[Event::Refunded(Confirmation::default())]).await;
     assert!(matches!(answer, Err(LedgerError::Corrupt { table: "refunds", .. })), "{answer:?}");

@@ -28,6 +28,6 @@ async fn record_one(bench: &SqliteBench, number: i32) {
     let target = NamecomTarget::new(number, &[number]).unwrap();
     let intent = intent(&format!("r{number}"), "domains", Target::Namecom(target));
     let created = NewRefund { dispatch: first_attempt(true), ..create(intent) };
-    let CreateOutcome::New(refund) = bench.ledger.create(created).await.unwrap().outcome else { panic!() };
+    let CreateOutcome::New(refund) = bench.create(created).await.unwrap() else { panic!() };
     bench.record(&refund, &[Event::Refunded(Confirmation::default())]).await.unwrap();
 }
