@@ -10,7 +10,8 @@ use tokio::time::Instant;
 
 use crate::Stage;
 use crate::callers::{Gate, Way};
-use crate::report::{Figure, Reach, Row, Spread, Yardstick, micros, percentile};
+use crate::one_table::ONE_TABLE;
+use crate::report::{Reach, Row, micros, percentile};
 
 const PER_SECOND: u32 = 200;
 /// The first turn warms up and is not counted.
@@ -35,21 +36,12 @@ pub(crate) async fn open_loop(stage: &mut Stage) -> Vec<Row> {
     let row = |name: &str, share: f64, reach| {
         let of_turns = |turns: &[Vec<f64>]| -> Vec<f64> { turns.iter().map(|turn| percentile(turn, share)).collect() };
         let what = format!("open loop, {PER_SECOND} refunds/s: {name}");
-        Row::paired(what, "us", &of_turns(&all[0]), "one-table gateway", &of_turns(&all[1]), reach)
+        Row::paired(what, "us", &of_turns(&all[0]), ONE_TABLE, &of_turns(&all[1]), reach)
     };
     // A turn is too short for it.
     let [ours, theirs] = [0, 1].map(|index| percentile(&all[index].concat(), 0.999));
-    let slowest = Row {
-        what: format!("open loop, {PER_SECOND} refunds/s: p99.9"),
-        figure: Figure { value: ours, unit: "us" },
-        yardstick: Yardstick::Measured {
-            name: "one-table gateway",
-            value: theirs,
-            ratio: Spread::single(ours / theirs),
-        },
-        reach: Reach::Nothing,
-        note: String::new(),
-    };
+    let what = format!("open loop, {PER_SECOND} refunds/s: p99.9");
+    let slowest = Row::paired(what, "us", &[ours], ONE_TABLE, &[theirs], Reach::Nothing);
     vec![row("p50", 0.5, Reach::Nothing), row("p99", 0.99, Reach::AtMost(1.4)), slowest]
 }
 

@@ -7,8 +7,9 @@ use recoup::proto::v1::CreateRefundRequest;
 use crate::Stage;
 use crate::callers::{CALLERS, Gate, Way};
 use crate::growing::Large;
+use crate::one_table::ONE_TABLE;
 use crate::processes::Usage;
-use crate::report::{Figure, Reach, Row, Spread, Yardstick, micros};
+use crate::report::{Reach, Row, micros};
 
 /// The server that creates the refunds of a turn.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -37,7 +38,6 @@ const WAYS: [(Way, &str); 3] = [
 
 /// As many callers as a busy service has.
 const FEW_CALLERS: usize = 16;
-const ONE_TABLE: &str = "one-table gateway";
 const PROXY: &str = "bare proxy";
 
 /// The gateway and the one-table gateway with a few callers, in alternating turns.
@@ -93,14 +93,7 @@ fn rate(what: String, mine: &Turns, yardstick: &'static str, theirs: &Turns, rea
 
 /// CPU per refund, for information.
 fn cost(what: String, mine: &Turns, name: &'static str, theirs: &Turns) -> Row {
-    let (mine, theirs) = (mine.cpu_each(), theirs.cpu_each());
-    Row {
-        what,
-        figure: Figure { value: mine, unit: "us" },
-        yardstick: Yardstick::Measured { name, value: theirs, ratio: Spread::single(mine / theirs) },
-        reach: Reach::Nothing,
-        note: String::new(),
-    }
+    Row::paired(what, "us", &[mine.cpu_each()], name, &[theirs.cpu_each()], Reach::Nothing)
 }
 
 /// Runs the turns of one way. The first round warms up and is not counted.

@@ -8,8 +8,9 @@ use tokio::time::Instant;
 
 use crate::Stage;
 use crate::callers::{CALLERS, Gate, Way};
+use crate::one_table::ONE_TABLE;
 use crate::processes::Gateway;
-use crate::report::{Figure, Reach, Row, Spread, Yardstick, median, micros};
+use crate::report::{Reach, Row, median, micros};
 use crate::strace::{Calls, Trace, Window};
 use crate::yardsticks::SyncedFile;
 
@@ -56,18 +57,8 @@ pub(crate) async fn one_at_a_time(stage: &mut Stage) -> Vec<Row> {
         Row::paired(name, "us", &medians(mine), yardstick, &medians(theirs), reach)
     };
     vec![
-        row(format!("{what}: p50"), &ours, "one-table gateway", &table, Reach::AtMost(1.3)),
-        Row {
-            what: "one refund at a time: CPU".to_owned(),
-            figure: Figure { value: cpu[0], unit: "us" },
-            yardstick: Yardstick::Measured {
-                name: "one-table gateway",
-                value: cpu[1],
-                ratio: Spread::single(cpu[0] / cpu[1]),
-            },
-            reach: Reach::AtMost(1.35),
-            note: String::new(),
-        },
+        row(format!("{what}: p50"), &ours, ONE_TABLE, &table, Reach::AtMost(1.3)),
+        Row::paired("one refund at a time: CPU", "us", &cpu[..1], ONE_TABLE, &cpu[1..], Reach::AtMost(1.35)),
         row("the same, p50 beside the bare proxy".to_owned(), &ours, "bare proxy", &bare, Reach::Nothing)
             .noting(format!("the median of one 4 KiB write + fdatasync is {:.0} us", median(&synced))),
     ]

@@ -73,6 +73,8 @@ struct NamecomError {
     message: String,
 }
 
+/// Its name in the table of results.
+pub(crate) const ONE_TABLE: &str = "one-table gateway";
 /// SQLite makes its checkpoints by itself, as it does by default.
 const SCHEMA: &str = "
     PRAGMA journal_mode = WAL;

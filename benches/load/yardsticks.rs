@@ -44,7 +44,7 @@ use crate::Stage;
 use crate::callers::{self, CALLERS, Gate, Targets, Way};
 use crate::one_table::Table;
 use crate::providers::{self, Providers};
-use crate::report::{Figure, Reach, Row, Spread, Yardstick, median};
+use crate::report::{Reach, Row, median};
 
 /// Echo and proxy in one service: the method and the account of a call decide between them.
 struct Bare {
@@ -355,12 +355,8 @@ impl SyncedFile {
 
 /// Rows without a target: what the machine, SQLite and the simulators can do by themselves.
 pub(crate) async fn on_this_machine(stage: &mut Stage) -> Vec<Row> {
-    let plain = |what: &str, value: f64, name: &'static str, yardstick: f64| Row {
-        what: what.to_owned(),
-        figure: Figure { value, unit: "/s" },
-        yardstick: Yardstick::Measured { name, value: yardstick, ratio: Spread::single(value / yardstick) },
-        reach: Reach::Nothing,
-        note: String::new(),
+    let plain = |what: &str, value: f64, name: &'static str, yardstick: f64| {
+        Row::paired(what, "/s", &[value], name, &[yardstick], Reach::Nothing)
     };
     let syncs = sync_rate(&stage.folder, stage.extent.singles);
     let commits = commit_rate(&stage.folder, stage.extent.singles);
