@@ -3,7 +3,6 @@
 
 mod cli;
 
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -216,9 +215,9 @@ fn hangup() -> anyhow::Result<Signal> {
     signal(SignalKind::hangup()).context("could not listen for SIGHUP")
 }
 
-fn runtime(worker_threads: NonZeroUsize) -> anyhow::Result<tokio::runtime::Runtime> {
+fn runtime(worker_threads: usize) -> anyhow::Result<tokio::runtime::Runtime> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.worker_threads(worker_threads.get()).enable_all().build().context("could not start the runtime")
+    builder.worker_threads(worker_threads).enable_all().build().context("could not start the runtime")
 }
 
 /// A single-threaded runtime, for commands that send one request at a time.

@@ -33,7 +33,6 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -72,10 +71,10 @@ pub struct Settings {
     pub metrics_listen: Option<SocketAddr>,
     /// `[server]`
     pub api: ApiSettings,
-    /// How many threads run the gateway's tasks. None: one for each core but one, which the
-    /// ledger's writer uses; at least two, because a single one may not read the ledger itself, and
-    /// waking another thread for each read takes longer than sharing a core.
-    pub worker_threads: Option<NonZeroUsize>,
+    /// How many threads run the gateway's tasks. 0: one for each core but one, which the ledger's
+    /// writer uses; at least two, because a single one may not read the ledger itself, and waking
+    /// another thread for each read takes longer than sharing a core.
+    pub worker_threads: usize,
     /// How long calls in progress may continue after the signal to stop.
     pub drain: Duration,
     /// `[engine]`
@@ -104,7 +103,7 @@ impl Default for Settings {
             telemetry: TelemetrySettings::default(),
             metrics_listen: None,
             api: ApiSettings::default(),
-            worker_threads: None,
+            worker_threads: 0,
             drain: Duration::from_secs(20),
             engine: EngineSettings::default(),
             validation: ValidationSettings::default(),
@@ -166,12 +165,11 @@ impl Settings {
     }
 
     /// See [`Settings::worker_threads`]; with its default for this machine.
-    pub fn worker_threads(&self) -> NonZeroUsize {
-        let of_machine = || {
-            let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-            NonZeroUsize::MIN.saturating_add(cores.saturating_sub(2).max(1))
-        };
-        self.worker_threads.unwrap_or_else(of_machine)
+    pub fn worker_threads(&self) -> usize {
+        match self.worker_threads {
+            0 => std::thread::available_parallelism().map_or(1, Into::into).saturating_sub(1).max(2),
+            threads => threads,
+        }
     }
 
     /// What `recoup check` prints for a valid configuration: one line each, without secrets.
@@ -282,9 +280,7 @@ impl Settings {
         }
 
         read.section("server");
-        let mut threads = 0;
-        read.number("server.worker_threads", 0..=256, &mut threads);
-        *worker_threads = NonZeroUsize::new(threads);
+        read.number("server.worker_threads", 0..=256, worker_threads);
         read.millis("server.max_wait_ms", 1..=3_600_000, &mut api.max_wait);
         read.millis("server.drain_ms", 0..=600_000, drain);
         read.number("server.max_concurrent_calls", 1..=100_000, &mut api.max_concurrent_calls);

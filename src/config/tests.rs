@@ -608,5 +608,5 @@ fn a_short_total_timeout_shortens_the_connect_timeout() {
 fn the_number_of_worker_threads_follows_the_machine_unless_it_is_set(#[case] line: &str, #[case] set: Option<usize>) {
     let settings = read(&format!("{line}\n{SECTIGO}"), &[]).unwrap();
     let cores = std::thread::available_parallelism().unwrap().get();
-    assert_eq!(settings.worker_threads().get(), set.unwrap_or((cores - 1).max(2)));
+    assert_eq!(settings.worker_threads(), set.unwrap_or((cores - 1).max(2)));
 }
