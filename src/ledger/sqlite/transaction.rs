@@ -15,6 +15,7 @@ use super::rows::RowRef;
 use super::state_counts::Transition;
 use crate::domain::clock::Timestamp;
 use crate::domain::event::{Event, EventKind};
+use crate::domain::history;
 use crate::domain::ids::{ProviderKind, RefundId};
 use crate::domain::place::Destination;
 use crate::domain::refund::{Refund, Reservation, SimilarityWindow};
@@ -442,7 +443,7 @@ impl<'a> NewEvent<'a> {
             kind: event.kind(),
             attempt: event.attempt(before, after),
             actor,
-            note: encoding::stored_note(event.kind(), &event.note(after)).map(str::to_owned),
+            note: (!history::has_usual_note(event.kind())).then(|| event.note(after)),
         }
     }
 }
