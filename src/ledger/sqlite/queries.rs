@@ -154,6 +154,14 @@ pub(super) static DISPATCHING: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
+/// How many open refunds each account has in each state. Reads no row.
+pub(super) static OPEN_STATES: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT account, state, count(*) FROM refunds INDEXED BY refunds_by_state \
+         WHERE account IN ({ACCOUNTS}) AND {OPEN} GROUP BY account, state ORDER BY account, state"
+    )
+});
+
 static BY_ORDINAL: LazyLock<String> = LazyLock::new(|| format!("{} WHERE ordinal = ?1", *SELECT_REFUND));
 
 /// Of a page: the ordinals between ?1 and ?2, without either, of refunds created between ?3 and ?4,
@@ -354,17 +362,7 @@ pub(super) fn open_refunds(connection: &Connection) -> Result<Vec<OpenRefunds>, 
 
 /// How many open refunds each account has in each state.
 pub(super) fn open_states(connection: &Connection) -> Result<Vec<(AccountName, State, u64)>, StepError> {
-    let sql = format!(
-        "SELECT account, state, count(*) FROM refunds INDEXED BY refunds_open WHERE {OPEN} \
-         GROUP BY account, state ORDER BY account, state"
-    );
-    let mut statement = connection.prepare_cached(&sql)?;
-    let mut rows = statement.query([])?;
-    let mut found = Vec::new();
-    while let Some(row) = rows.next()? {
-        found.push(account_and_state(row)?);
-    }
-    Ok(found)
+    counted_by_state(connection, &OPEN_STATES)
 }
 
 /// How many refunds have an attempt in flight, by account and place.
@@ -775,22 +773,23 @@ fn id_in(table: &'static str, key: &str, id: &str) -> Result<RefundId, StepError
 pub(super) fn counts(connection: &Connection) -> Result<(Counts, u64), StepError> {
     let snapshot = connection.unchecked_transaction()?;
     let sequence: i64 = snapshot.query_row("SELECT coalesce(max(sequence), 0) FROM events", [], |row| row.get(0))?;
-    let mut grouped = snapshot.prepare("SELECT account, state, count(*) FROM refunds GROUP BY account, state")?;
-    let mut rows = grouped.query([])?;
-    let mut counts = Counts::new();
-    while let Some(row) = rows.next()? {
-        let (account, state, count) = account_and_state(row)?;
-        counts.insert((account, state), count);
-    }
+    let grouped = counted_by_state(&snapshot, "SELECT account, state, count(*) FROM refunds GROUP BY account, state")?;
+    let counts: Counts = grouped.into_iter().map(|(account, state, count)| ((account, state), count)).collect();
     Ok((counts, u64::try_from(sequence).unwrap_or_default()))
 }
 
-/// A row of account, state and number of refunds.
-fn account_and_state(row: &Row<'_>) -> Result<(AccountName, State, u64), StepError> {
-    let (account, state, count): (String, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-    let account = AccountName::parse(&account).map_err(|_| invalid_column("account"))?;
-    let state = State::parse(&state).ok_or_else(|| invalid_column("state"))?;
-    Ok((account, state, u64::try_from(count).unwrap_or_default()))
+/// The rows of a query for account, state and number of refunds.
+fn counted_by_state(connection: &Connection, sql: &str) -> Result<Vec<(AccountName, State, u64)>, StepError> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query([])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (account, state, count): (String, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let account = AccountName::parse(&account).map_err(|_| invalid_column("account"))?;
+        let state = State::parse(&state).ok_or_else(|| invalid_column("state"))?;
+        found.push((account, state, u64::try_from(count).unwrap_or_default()));
+    }
+    Ok(found)
 }
 
 pub(super) fn entered_state_at(

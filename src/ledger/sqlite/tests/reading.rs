@@ -31,6 +31,7 @@ async fn no_query_reads_a_whole_table() {
         ),
         (&queries::PAGE_OF_REFERENCE, "USING PRIMARY KEY (reference=?"),
         (&queries::DISPATCHING, "USING COVERING INDEX refunds_by_state (account=? AND state=?)"),
+        (&queries::OPEN_STATES, "USING COVERING INDEX refunds_by_state (account=? AND state=?)"),
     ] {
         let details = plan(sql);
         assert!(details.iter().any(|detail| detail.contains(index)), "{details:#?}");
