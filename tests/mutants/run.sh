@@ -32,7 +32,7 @@ if [ ${#files[@]} = 0 ]; then
         src/domain/{state,refund,target,place}.rs
         src/providers/namecom/{order,wire,rows,domains,listing}.rs
         src/providers/{sectigo,debitsuccess}/wire.rs
-        src/ledger/sqlite/{transaction,queries}.rs
+        src/ledger/sqlite/{transaction,queries,pages}.rs
     )
 fi
 chosen=()

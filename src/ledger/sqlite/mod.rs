@@ -11,7 +11,8 @@
 //! writer        the writer thread: batches, commits, checkpoints
 //! executor      where reads and writes run: on threads, or on the caller's
 //! transaction   what a write does inside a transaction
-//! queries       all reads
+//! queries       all reads but pages
+//! pages         pages of refunds, for lists
 //! row_cache     rows that the writer need not read again
 //! rows          rows as values of encoding
 //! failure       which errors end all writing
@@ -35,6 +36,7 @@ mod failure;
 mod file_watch;
 mod in_memory;
 mod open;
+mod pages;
 mod queries;
 mod row_cache;
 mod rows;
@@ -252,7 +254,7 @@ impl Ledger for SqliteLedger {
     }
 
     async fn list(&self, query: ListQuery) -> Result<Vec<ListedRefund>, LedgerError> {
-        self.read(move |connection| queries::list(connection, &query)).await
+        self.read(move |connection| pages::list(connection, &query)).await
     }
 
     async fn events_of(&self, id: &RefundId, after_revision: u64, limit: u32) -> Result<Vec<EventRecord>, LedgerError> {

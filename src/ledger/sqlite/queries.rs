@@ -1,5 +1,5 @@
-//! All reads of the tables. Each works on any connection, so that [`evaluate_create`] gives the
-//! same answer inside the writer's transaction and outside.
+//! All reads of the tables but pages. Each works on any connection, so that [`evaluate_create`]
+//! gives the same answer inside the writer's transaction and outside.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -21,13 +21,14 @@ use crate::domain::target::Target;
 use crate::ledger::encoding::{StoredEvent, StoredRefund, integer};
 use crate::ledger::hash_chain::{self, ChainHead, EventHashInput};
 use crate::ledger::{
-    self, CreateOutcome, DueKind, DueQuery, LedgerError, ListQuery, ListedRefund, NewRefund, OpenRefunds, RelatedLogins,
+    self, CreateOutcome, DueKind, DueQuery, LedgerError, ListedRefund, NewRefund, OpenRefunds, RelatedLogins,
 };
 
 /// Rows that [`verify`] holds in memory at once.
 const VERIFY_PAGE: u32 = 1_000;
 
-static SELECT_REFUND: LazyLock<String> = LazyLock::new(|| format!("SELECT {} FROM refunds", rows::refund_select()));
+pub(super) static SELECT_REFUND: LazyLock<String> =
+    LazyLock::new(|| format!("SELECT {} FROM refunds", rows::refund_select()));
 
 /// The refund with id ?1, in any case of its letters.
 static FIND: LazyLock<String> = LazyLock::new(|| format!("{} WHERE id = ?1", *SELECT_REFUND));
@@ -159,30 +160,6 @@ pub(super) static OPEN_STATES: LazyLock<String> = LazyLock::new(|| {
     format!(
         "SELECT account, state, count(*) FROM refunds INDEXED BY refunds_by_state \
          WHERE account IN ({ACCOUNTS}) AND {OPEN} GROUP BY account, state ORDER BY account, state"
-    )
-});
-
-static BY_ORDINAL: LazyLock<String> = LazyLock::new(|| format!("{} WHERE ordinal = ?1", *SELECT_REFUND));
-
-/// Of a page: the ordinals between ?1 and ?2, without either, of refunds created between ?3 and ?4,
-/// without ?4. At most ?5, newest first.
-const PAGE: &str = "r.ordinal > ?1 AND r.ordinal < ?2 AND +r.create_time >= ?3 AND +r.create_time < ?4 \
-     ORDER BY r.ordinal DESC LIMIT ?5";
-
-/// A page of all refunds.
-pub(super) static PAGE_OF_ALL: LazyLock<String> =
-    LazyLock::new(|| format!("SELECT r.ordinal FROM refunds r WHERE {PAGE}"));
-
-/// A page of account ?6 in state ?7. Reads the index alone.
-pub(super) static PAGE_OF_STATE: LazyLock<String> =
-    LazyLock::new(|| format!("SELECT r.ordinal FROM refunds r WHERE r.account = ?6 AND r.state = ?7 AND {PAGE}"));
-
-/// A page of refunds with reference ?6, of account ?7 if that is not null, and in one of the states
-/// in the JSON list ?8 if that is not null.
-pub(super) static PAGE_OF_REFERENCE: LazyLock<String> = LazyLock::new(|| {
-    format!(
-        "SELECT r.ordinal FROM refund_references f JOIN refunds r ON r.ordinal = f.ordinal WHERE f.reference = ?6 \
-         AND (?7 IS NULL OR r.account = ?7) AND (?8 IS NULL OR r.state IN (SELECT value FROM json_each(?8))) AND {PAGE}"
     )
 });
 
@@ -436,18 +413,8 @@ pub(super) fn dispatching(connection: &Connection, limit: u32) -> Result<Vec<Sto
     refunds(connection, &DISPATCHING, params![limit])
 }
 
-pub(super) fn list(connection: &Connection, query: &ListQuery) -> Result<Vec<ListedRefund>, StepError> {
-    // One snapshot for the bounds, the walks and the rows.
-    let snapshot = connection.unchecked_transaction()?;
-    let mut row = snapshot.prepare_cached(&BY_ORDINAL)?;
-    let mut found = Vec::new();
-    for ordinal in page(&snapshot, query)? {
-        found.push(row.query_and_then([ordinal], rows::refund)?.next().ok_or(rusqlite::Error::QueryReturnedNoRows)??);
-    }
-    Ok(listed(found))
-}
-
-fn listed(stored: Vec<StoredRefund>) -> Vec<ListedRefund> {
+/// As lists show them.
+pub(super) fn listed(stored: Vec<StoredRefund>) -> Vec<ListedRefund> {
     let listed =
         |StoredRefund { ordinal, refund }| ListedRefund { ordinal: u64::try_from(ordinal).unwrap_or(0), refund };
     stored.into_iter().map(listed).collect()
@@ -596,130 +563,6 @@ fn verify_link(before: &ChainHead, event: &StoredEvent) -> Result<ChainHead, Ste
     }
     let event = RowRef::event(integer(event.record.sequence));
     Err(event.corrupt("chain_hash", "does not follow from the event before").into())
-}
-
-/// What a page may hold: ordinals and times of creation, as [`PAGE`] binds them.
-struct PageBounds {
-    after: i64,
-    before: i64,
-    created_from: i64,
-    created_before: i64,
-    limit: i64,
-}
-
-/// Between which ordinals a page is searched, without either.
-#[cfg(test)]
-pub(super) fn page_range(connection: &Connection, query: &ListQuery) -> Result<(i64, i64), StepError> {
-    let PageBounds { after, before, .. } = PageBounds::of(connection, query)?;
-    Ok((after, before))
-}
-
-/// The ordinals of a page, newest first.
-///
-/// Each variant walks an index in the order of recording and stops at the limit: the rows with a
-/// reference, the rows of each state of each account (merged), or the table itself. Times are
-/// turned into ordinals first, so that a walk begins and ends there.
-fn page(connection: &Connection, query: &ListQuery) -> Result<Vec<i64>, StepError> {
-    let ListQuery { states, account, target_reference, .. } = query;
-    let mut bounds = PageBounds::of(connection, query)?;
-    if let Some(reference) = target_reference {
-        let text = |text: &str| Value::Text(text.to_owned());
-        let account = account.as_ref().map_or(Value::Null, |account| text(account.as_str()));
-        let names: Vec<&str> = states.iter().map(|state| state.as_str()).collect();
-        let states = if names.is_empty() { Value::Null } else { Value::Text(serde_json::json!(names).to_string()) };
-        return ordinals(connection, &PAGE_OF_REFERENCE, &bounds, [text(reference), account, states]);
-    }
-    if states.is_empty() && account.is_none() {
-        return ordinals(connection, &PAGE_OF_ALL, &bounds, []);
-    }
-    let accounts = match account {
-        Some(account) => vec![account.as_str().to_owned()],
-        None => accounts(connection)?,
-    };
-    let limit = usize::try_from(query.limit).unwrap_or(usize::MAX);
-    let is_requested = |state: &State| states.is_empty() || states.contains(state);
-    let mut merged: Vec<i64> = Vec::new();
-    for account in &accounts {
-        for state in State::ALL.into_iter().filter(is_requested) {
-            let walk = [account, state.as_str()].map(|text| Value::Text(text.to_owned()));
-            merged.extend(ordinals(connection, &PAGE_OF_STATE, &bounds, walk)?);
-            merged.sort_unstable_by_key(|ordinal| std::cmp::Reverse(*ordinal));
-            merged.truncate(limit);
-            if let Some(last) = merged.last().filter(|_| merged.len() == limit) {
-                // The page is full: the next walk stops where it could add nothing.
-                bounds.after = *last;
-            }
-        }
-    }
-    Ok(merged)
-}
-
-impl PageBounds {
-    fn of(connection: &Connection, query: &ListQuery) -> Result<Self, StepError> {
-        let ListQuery { created_from, created_before, before_ordinal, limit, .. } = query;
-        let mut bounds = Self {
-            after: 0,
-            before: before_ordinal.map_or(i64::MAX, integer),
-            created_from: created_from.map_or(i64::MIN, Timestamp::as_micros),
-            created_before: created_before.map_or(i64::MAX, Timestamp::as_micros),
-            limit: i64::from(*limit),
-        };
-        if created_from.is_none() && created_before.is_none() {
-            return Ok(bounds);
-        }
-        let (last, disorder): (i64, i64) = connection
-            .prepare_cached("SELECT (SELECT coalesce(max(ordinal), 0) FROM refunds), max_micros FROM clock_disorder")?
-            .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        // No refund up to one that was created this much before a time was created at that time or
-        // later, and none from one that was created this much after it was created before it.
-        if created_from.is_some() {
-            let time = bounds.created_from.saturating_sub(disorder);
-            bounds.after = last_created_before(connection, last, time)?;
-        }
-        if created_before.is_some() {
-            let time = bounds.created_before.saturating_add(disorder);
-            let after = last_created_before(connection, last, time)?;
-            bounds.before = bounds.before.min(after.saturating_add(1));
-        }
-        Ok(bounds)
-    }
-}
-
-/// An ordinal of a refund created before `time` whose successor was not, or that is the `last` one.
-/// 0: the first was not created before it.
-fn last_created_before(connection: &Connection, last: i64, time: i64) -> Result<i64, StepError> {
-    // Where a row is missing, the next one decides for it.
-    let mut create_time =
-        connection.prepare_cached("SELECT create_time FROM refunds WHERE ordinal >= ?1 ORDER BY ordinal LIMIT 1")?;
-    let (mut before, mut after) = (0, last.saturating_add(1));
-    while after - before > 1 {
-        let middle = before + (after - before) / 2;
-        match create_time.query_row([middle], |row| row.get::<_, i64>(0))? < time {
-            true => before = middle,
-            false => after = middle,
-        }
-    }
-    Ok(before)
-}
-
-/// The ordinals that a page query selects within `bounds`; `more` are its values from ?6 on.
-fn ordinals<const MORE: usize>(
-    connection: &Connection,
-    sql: &str,
-    bounds: &PageBounds,
-    more: [Value; MORE],
-) -> Result<Vec<i64>, StepError> {
-    let PageBounds { after, before, created_from, created_before, limit } = *bounds;
-    let values = [after, before, created_from, created_before, limit].map(Value::Integer).into_iter().chain(more);
-    let mut statement = connection.prepare_cached(sql)?;
-    let found = statement.query_map(params_from_iter(values), |row| row.get(0))?;
-    Ok(found.collect::<rusqlite::Result<_>>()?)
-}
-
-fn accounts(connection: &Connection) -> Result<Vec<String>, StepError> {
-    let mut statement = connection.prepare_cached(ACCOUNTS)?;
-    let found = statement.query_map([], |row| row.get(0))?;
-    Ok(found.collect::<rusqlite::Result<_>>()?)
 }
 
 fn refunds(connection: &Connection, sql: &str, values: impl Params) -> Result<Vec<StoredRefund>, StepError> {

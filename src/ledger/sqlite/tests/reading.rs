@@ -24,12 +24,12 @@ async fn no_query_reads_a_whole_table() {
         details.map(Result::unwrap).collect()
     };
     for (sql, index) in [
-        (&queries::PAGE_OF_ALL, "SEARCH r USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"),
+        (&pages::PAGE_OF_ALL, "SEARCH r USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"),
         (
-            &queries::PAGE_OF_STATE,
+            &pages::PAGE_OF_STATE,
             "USING COVERING INDEX refunds_by_state (account=? AND state=? AND ordinal>? AND ordinal<?)",
         ),
-        (&queries::PAGE_OF_REFERENCE, "USING PRIMARY KEY (reference=?"),
+        (&pages::PAGE_OF_REFERENCE, "USING PRIMARY KEY (reference=?"),
         (&queries::DISPATCHING, "USING COVERING INDEX refunds_by_state (account=? AND state=?)"),
         (&queries::OPEN_STATES, "USING COVERING INDEX refunds_by_state (account=? AND state=?)"),
     ] {
@@ -176,7 +176,7 @@ async fn the_bounds_of_a_period_are_close() {
         (at(500), at(600), (200, 201)),
     ] {
         let query = ListQuery { created_from, created_before, limit: 9, ..ListQuery::default() };
-        assert_eq!(queries::page_range(&bench.raw(), &query).unwrap(), expected);
+        assert_eq!(pages::page_range(&bench.raw(), &query).unwrap(), expected);
     }
 }
 
