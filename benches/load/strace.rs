@@ -87,8 +87,9 @@ impl Calls {
         let mut calls = Calls::default();
         let mut unfinished: HashMap<&str, bool> = HashMap::new();
         for line in lines.lines() {
-            let mut words = line.splitn(3, ' ').filter(|word| !word.is_empty());
-            let (Some(thread), Some(time), Some(call)) = (words.next(), words.next(), words.next()) else { continue };
+            // Several blanks follow the number of a thread below 10000.
+            let Some((thread, rest)) = line.split_once(' ') else { continue };
+            let Some((time, call)) = rest.trim_start().split_once(' ') else { continue };
             let micros = (time.parse::<f64>().unwrap_or_default() * 1e6) as i64;
             if !window.contains(micros) || call.starts_with("+++") || call.starts_with("---") {
                 continue;
@@ -119,7 +120,7 @@ impl Calls {
 
 fn writes_to(call: &str, folder: &Path) -> bool {
     let Some((name, arguments)) = call.split_once('(') else { return false };
-    // `-y` writes the path of a descriptor after its number: `pwrite64(9</folder/small.db-wal>, …`.
+    // `-y` writes the path of a descriptor after its number: `pwrite64(9</folder/small.db-wal>, `.
     let path = arguments.split_once('<').map_or("", |(_, path)| path);
     WRITES.contains(&name) && folder.to_str().is_some_and(|folder| path.starts_with(folder))
 }

@@ -1,5 +1,4 @@
--- The ledger: refunds, events, and the reservations that keep a target from a second
--- refund.
+-- The ledger: refunds, events, and the reservations that keep a target from a second refund.
 --
 -- Times are microseconds since 1970-01-01T00:00:00Z, amounts are hundredths of their currency.
 -- Values that are always read and written whole with their refund (target, labels, items) are JSON
