@@ -3,6 +3,7 @@
 //! Invalid values cannot be built: constructors check, so no other code has to.
 //!
 //! ```text
+//! authority  who acts, and the rules of the access file about money
 //! characters invisible characters that references must not contain
 //! ids        refund id, account name, resource name, provider
 //! money      an amount in minor units, parsed from decimal text
@@ -19,6 +20,7 @@
 //! clock      time as an argument
 //! ```
 
+pub mod authority;
 pub mod characters;
 pub mod clock;
 pub mod contract;
