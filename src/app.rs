@@ -22,7 +22,7 @@ pub use self::reload::Reloader;
 use self::reload::SecretFiles;
 pub use self::start_preview::{DisplacedRefunds, PreviewError, preview_start};
 use crate::api::health::Readiness;
-use crate::api::{self, ConnectionRegistry, ServeError};
+use crate::api::{self, ConnectionRegistry, Port, ServeError};
 use crate::config::changes::Reloadable;
 use crate::config::{ConfigErrors, Settings};
 use crate::domain::clock::{Clock, SystemClock, Timestamp};
@@ -123,8 +123,7 @@ impl App {
         let max_connections = process_limits::max_connections(&settings);
         let connections = ConnectionRegistry::new(max_connections, metrics.clone());
         let serve = api::serve(
-            listener,
-            connections.clone(),
+            Port { listener, connections: connections.clone() },
             engine.clone(),
             validation.clone(),
             readiness.subscribe(),

@@ -5,7 +5,7 @@
 //! convert page_token deadline         between the public contract and the domain
 //! status                              the only mapping from an error to a tonic::Status
 //! layers                              applied to every call
-//! connection                          which connections are open, and which one is closed for another
+//! connection                          open connections, and which one is closed for a new one
 //! ```
 
 mod accounts;
@@ -65,6 +65,14 @@ impl Default for ApiSettings {
     }
 }
 
+/// Where the server is reached, and by how many.
+pub struct Port {
+    /// Accepts connections.
+    pub listener: TcpListener,
+    /// The open ones.
+    pub connections: ConnectionRegistry,
+}
+
 /// Why the server cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -109,8 +117,7 @@ macro_rules! bounded {
 /// # Errors
 /// [`ServeError`] if the port cannot be served.
 pub async fn serve(
-    listener: TcpListener,
-    connections: ConnectionRegistry,
+    port: Port,
     engine: Engine,
     validation: Validation,
     readiness: watch::Receiver<Readiness>,
@@ -136,7 +143,7 @@ pub async fn serve(
         tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
         tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
     ]);
-    let incoming = connection::accept(listener, connections, closing.clone());
+    let incoming = connection::accept(port.listener, port.connections, closing.clone());
     Server::builder()
         .max_concurrent_streams(settings.max_streams_per_connection)
         .initial_stream_window_size(STREAM_WINDOW)
