@@ -21,7 +21,6 @@ mod validation;
 
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::codec::CompressionEncoding;
@@ -29,8 +28,10 @@ use tonic::transport::Server;
 use tonic_health::pb::health_server::HealthServer;
 
 use crate::api::accounts::AccountsApi;
-pub use crate::api::connection::ConnectionRegistry;
 use crate::api::connection::InCallLayer;
+pub use crate::api::connection::{
+    BoundListener, ConnectionRegistry, EndpointSettings, ListenError, ListenerSettings, ReflectionSettings,
+};
 use crate::api::health::{HealthApi, Readiness};
 use crate::api::layers::call_limit::CallLimitLayer;
 use crate::api::layers::call_metrics::KnownMethods;
@@ -67,8 +68,8 @@ impl Default for ApiSettings {
 
 /// Where the server is reached, and by how many.
 pub struct Port {
-    /// Accepts connections.
-    pub listener: TcpListener,
+    /// Accept connections.
+    pub listeners: Vec<BoundListener>,
     /// The open ones.
     pub connections: ConnectionRegistry,
 }
@@ -143,7 +144,7 @@ pub async fn serve(
         tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
         tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
     ]);
-    let incoming = connection::accept(port.listener, port.connections, closing.clone());
+    let incoming = connection::accept(port.listeners, port.connections, closing.clone());
     Server::builder()
         .max_concurrent_streams(settings.max_streams_per_connection)
         .initial_stream_window_size(STREAM_WINDOW)

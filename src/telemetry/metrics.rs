@@ -224,6 +224,34 @@ const CLOSED_CONNECTIONS: MetricSpec = MetricSpec {
     attributes: &["listener", "reason"],
     help: "Connections that the gateway closed: full, source_full (for another one), idle, silent, stalled.",
 };
+const FAILED_HANDSHAKES: MetricSpec = MetricSpec {
+    name: "recoup.tls.handshakes.failed",
+    kind: MetricKind::Counter,
+    unit: "{handshake}",
+    attributes: &["listener"],
+    help: "TLS handshakes that failed, for example because of the client's certificate.",
+};
+const CERTIFICATE_EXPIRY: MetricSpec = MetricSpec {
+    name: "recoup.tls.certificate.remaining",
+    kind: MetricKind::Gauge,
+    unit: "s",
+    attributes: &["listener"],
+    help: "Time until the first certificate of the listener's chain expires.",
+};
+const CERTIFICATE_OUTDATED: MetricSpec = MetricSpec {
+    name: "recoup.tls.certificate.outdated",
+    kind: MetricKind::Gauge,
+    unit: "{listener}",
+    attributes: &["listener"],
+    help: "1 while the listener's files hold something that it cannot use, and it goes on with the previous.",
+};
+const CRL_REMAINING: MetricSpec = MetricSpec {
+    name: "recoup.tls.crl.remaining",
+    kind: MetricKind::Gauge,
+    unit: "s",
+    attributes: &["listener"],
+    help: "Time until a revocation list of client certificates expires; negative afterwards, when it goes on counting.",
+};
 const BUILD: MetricSpec = MetricSpec {
     name: "recoup.build.info",
     kind: MetricKind::Gauge,
@@ -268,7 +296,7 @@ const START_TIME: MetricSpec = MetricSpec {
 };
 
 /// All metrics.
-pub const METRICS: [MetricSpec; 26] = [
+pub const METRICS: [MetricSpec; 30] = [
     RPC_CALLS,
     HTTP_REQUESTS,
     ATTEMPTS,
@@ -289,6 +317,10 @@ pub const METRICS: [MetricSpec; 26] = [
     STREAMS,
     CONNECTIONS,
     CLOSED_CONNECTIONS,
+    FAILED_HANDSHAKES,
+    CERTIFICATE_EXPIRY,
+    CERTIFICATE_OUTDATED,
+    CRL_REMAINING,
     BUILD,
     MEMORY,
     CPU,
@@ -322,6 +354,19 @@ pub struct GaugeSnapshot {
     pub watchers: usize,
     /// Open connections by listener.
     pub connections: BTreeMap<Arc<str>, usize>,
+    /// Certificates by listener.
+    pub certificates: BTreeMap<Arc<str>, CertificateSnapshot>,
+}
+
+/// The certificates of a listener at one moment.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CertificateSnapshot {
+    /// Seconds until the first certificate expires.
+    pub remaining_s: f64,
+    /// Seconds until the first revocation list expires, if there is one that says so.
+    pub crl_remaining_s: Option<f64>,
+    /// Whether the files hold something that cannot be used.
+    pub is_outdated: bool,
 }
 
 /// States of a circuit breaker.
@@ -375,6 +420,7 @@ struct Instruments {
     doubt: Histogram<f64>,
     corrections: Counter<u64>,
     closed_connections: Counter<u64>,
+    failed_handshakes: Counter<u64>,
     batch_size: Histogram<u64>,
     commits: Histogram<f64>,
 }
@@ -420,6 +466,7 @@ impl Metrics {
             doubt: DOUBT.seconds(&meter),
             corrections: CORRECTIONS.counter(&meter),
             closed_connections: CLOSED_CONNECTIONS.counter(&meter),
+            failed_handshakes: FAILED_HANDSHAKES.counter(&meter),
             batch_size: BATCH_SIZE.numbers(&meter),
             commits: COMMITS.seconds(&meter),
             registry,
@@ -468,6 +515,13 @@ impl Metrics {
         if let Some(instruments) = &self.0 {
             let attributes = [KeyValue::new("listener", listener.to_owned()), KeyValue::new("reason", reason)];
             instruments.closed_connections.add(count, &attributes);
+        }
+    }
+
+    /// Records TLS handshakes that failed.
+    pub fn record_failed_handshakes(&self, listener: &str, count: u64) {
+        if let Some(instruments) = &self.0 {
+            instruments.failed_handshakes.add(count, &[KeyValue::new("listener", listener.to_owned())]);
         }
     }
 
@@ -652,6 +706,18 @@ fn observe_gauges(meter: &Meter, gauges: &Arc<Mutex<GaugeSnapshot>>) {
             observe(number(*count as u64), &[KeyValue::new("listener", listener.to_string())]);
         }
     });
+    let certificate = |spec: MetricSpec, read: fn(&CertificateSnapshot) -> Option<f64>| {
+        spec.observe_gauge(meter, gauges, move |snapshot, observe| {
+            for (listener, certificate) in &snapshot.certificates {
+                if let Some(value) = read(certificate) {
+                    observe(value, &[KeyValue::new("listener", listener.to_string())]);
+                }
+            }
+        });
+    };
+    certificate(CERTIFICATE_EXPIRY, |certificate| Some(certificate.remaining_s));
+    certificate(CERTIFICATE_OUTDATED, |certificate| Some(f64::from(u8::from(certificate.is_outdated))));
+    certificate(CRL_REMAINING, |certificate| certificate.crl_remaining_s);
     STREAMS.observe_gauge(meter, gauges, |snapshot, observe| {
         observe(number(snapshot.event_readers as u64), &[KeyValue::new("method", "StreamRefundEvents")]);
         observe(number(snapshot.watchers as u64), &[KeyValue::new("method", "WatchValidationStatus")]);

@@ -1,4 +1,4 @@
-//! The HTTP endpoint that Prometheus reads: only `GET /metrics`, on loopback.
+//! The HTTP endpoint that Prometheus reads: only `GET /metrics`, with or without TLS.
 //!
 //! It has a port of its own, so that load on one port does not affect the other, and its
 //! connections, header times and connection times are bounded.
@@ -14,12 +14,15 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::telemetry::metrics::{GaugeSnapshot, Metrics};
+use crate::tls::ServerTls;
 
 /// Supplies the present values of the gauges.
 #[async_trait]
@@ -40,7 +43,13 @@ const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Answers scrapes until `closing` is cancelled.
-pub async fn serve(listener: TcpListener, metrics: Metrics, gauges: Arc<dyn GaugeSource>, closing: CancellationToken) {
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<ServerTls>,
+    metrics: Metrics,
+    gauges: Arc<dyn GaugeSource>,
+    closing: CancellationToken,
+) {
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let serve = async {
         loop {
@@ -49,10 +58,11 @@ pub async fn serve(listener: TcpListener, metrics: Metrics, gauges: Arc<dyn Gaug
             match listener.accept().await {
                 Ok((stream, _)) => {
                     let (metrics, gauges, closing) = (metrics.clone(), gauges.clone(), closing.clone());
+                    let acceptor = tls.as_ref().map(ServerTls::acceptor);
                     tokio::spawn(async move {
                         tokio::select! {
                             () = closing.cancelled() => {}
-                            () = serve_connection(stream, metrics, gauges, permit) => {}
+                            () = open_connection(stream, acceptor, metrics, gauges, permit) => {}
                         }
                     });
                 }
@@ -69,8 +79,26 @@ pub async fn serve(listener: TcpListener, metrics: Metrics, gauges: Arc<dyn Gaug
     }
 }
 
-async fn serve_connection(
+async fn open_connection(
     stream: TcpStream,
+    acceptor: Option<TlsAcceptor>,
+    metrics: Metrics,
+    gauges: Arc<dyn GaugeSource>,
+    permit: OwnedSemaphorePermit,
+) {
+    match acceptor {
+        None => serve_connection(stream, metrics, gauges, permit).await,
+        // Errors of a connection concern only its client.
+        Some(acceptor) => {
+            if let Ok(Ok(stream)) = tokio::time::timeout(HEADER_TIMEOUT, acceptor.accept(stream)).await {
+                serve_connection(stream, metrics, gauges, permit).await;
+            }
+        }
+    }
+}
+
+async fn serve_connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
     metrics: Metrics,
     gauges: Arc<dyn GaugeSource>,
     _permit: OwnedSemaphorePermit,
