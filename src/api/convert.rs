@@ -9,6 +9,7 @@ use prost::Message as _;
 use tonic::Status;
 
 use crate::api::status;
+use crate::domain::authority::Authority;
 use crate::domain::characters::is_control_or_format;
 use crate::domain::clock::Timestamp;
 use crate::domain::contract::{Deduplication, LookupKind, RetryContract};
@@ -22,11 +23,10 @@ use crate::domain::state::State;
 use crate::domain::target::{
     DebitsuccessFields, DebitsuccessTarget, FieldViolation, NamecomTarget, SectigoTarget, Target,
 };
-use crate::engine::{AccountHealth, ReassignCommand, ResolveCommand, SharedEvent, WaitingFor};
+use crate::engine::{AccountHealth, AccountStatus, ReassignCommand, ResolveCommand, SharedEvent, WaitingFor};
 use crate::ledger::ListQuery;
 use crate::proto::v1 as proto;
 use crate::proto::v1::create_refund_request::Target as RequestTarget;
-use crate::providers::Account;
 
 const MAX_LABELS: usize = 16;
 const MAX_LABEL_KEY_BYTES: usize = 64;
@@ -34,7 +34,9 @@ const MAX_LABEL_VALUE_BYTES: usize = 256;
 /// The longest google.protobuf.Duration: ten thousand years.
 const MAX_DURATION_SECONDS: u64 = 315_576_000_000;
 /// Room for a ticket's address and a sentence.
-const MAX_EVIDENCE_CHARS: usize = 1_000;
+const MAX_SENTENCE_CHARS: usize = 1_000;
+/// A billion: far above any refund.
+const MAX_EXPECTED_MINOR_UNITS: i64 = 100_000_000_000;
 /// Longer than any reference of a target.
 const MAX_REFERENCE_BYTES: usize = 256;
 
@@ -77,7 +79,21 @@ pub(super) fn intent(request: proto::CreateRefundRequest, violations: &mut Viola
     let account = violations.ok_or_record("account", AccountName::parse(&request.account));
     let target = target(request.target, violations);
     let labels = labels(request.labels, violations);
-    Some(Intent { id: id?, account: account?, target: target?, labels })
+    let expected_amount = expected_amount(request.expected_amount, target.as_ref(), violations);
+    Some(Intent { id: id?, account: account?, target: target?, labels, expected_amount })
+}
+
+fn expected_amount(given: Option<proto::Money>, target: Option<&Target>, violations: &mut Violations) -> Option<Money> {
+    if given.is_some() && matches!(target, Some(Target::Debitsuccess(_))) {
+        violations.add("expected_amount", "must be unset: the target names the amount");
+        return None;
+    }
+    let amount = given_amount("expected_amount", given, violations)?;
+    if !(1..=MAX_EXPECTED_MINOR_UNITS).contains(&amount.minor_units) {
+        let problem = format!("must be 1 to {MAX_EXPECTED_MINOR_UNITS}");
+        violations.add("expected_amount.minor_units", problem);
+    }
+    Some(amount)
 }
 
 /// The id in `refunds/{refund_id}`.
@@ -103,7 +119,7 @@ pub(super) fn duration(
     Some(Duration::new(seconds?, nanos?))
 }
 
-pub(super) fn resolve_command(request: proto::ResolveRefundRequest, actor: &str) -> Result<ResolveCommand, Status> {
+pub(super) fn resolve_command(request: proto::ResolveRefundRequest, by: Authority) -> Result<ResolveCommand, Status> {
     use proto::resolve_refund_request::Resolution as ProtoResolution;
     let mut violations = Violations::default();
     let id = violations.ok_or_record("name", RefundId::parse_resource(&request.name));
@@ -141,18 +157,21 @@ pub(super) fn resolve_command(request: proto::ResolveRefundRequest, actor: &str)
         }
     };
     let (id, resolution) = violations.into_result(id.zip(resolution))?;
-    let (etag, take_over, actor) = (request.etag, request.take_over, actor.to_owned());
-    Ok(ResolveCommand { id, etag, resolution, evidence, take_over, actor })
+    let (etag, take_over) = (request.etag, request.take_over);
+    Ok(ResolveCommand { id, etag, resolution, evidence, take_over, by })
 }
 
-pub(super) fn reassign_command(request: proto::ReassignRefundRequest, actor: &str) -> Result<ReassignCommand, Status> {
+pub(super) fn reassign_command(
+    request: proto::ReassignRefundRequest,
+    by: Authority,
+) -> Result<ReassignCommand, Status> {
     let mut violations = Violations::default();
     let id = violations.ok_or_record("name", RefundId::parse_resource(&request.name));
     require_etag(&request.etag, &mut violations);
     let account = violations.ok_or_record("account", AccountName::parse(&request.account));
     let evidence = evidence(&request.evidence, &mut violations);
     let (id, account) = violations.into_result(id.zip(account))?;
-    Ok(ReassignCommand { id, etag: request.etag, account, evidence, actor: actor.to_owned() })
+    Ok(ReassignCommand { id, etag: request.etag, account, evidence, by })
 }
 
 fn require_etag(etag: &str, violations: &mut Violations) {
@@ -162,13 +181,18 @@ fn require_etag(etag: &str, violations: &mut Violations) {
 }
 
 fn evidence(given: &str, violations: &mut Violations) -> String {
-    let evidence = given.trim();
-    let length = evidence.chars().count();
-    if !(1..=MAX_EVIDENCE_CHARS).contains(&length) || evidence.chars().any(is_control_or_format) {
-        let problem = format!("must be 1 to {MAX_EVIDENCE_CHARS} characters without control or format characters");
-        violations.add("evidence", problem);
+    sentence("evidence", given, violations)
+}
+
+/// A text that a person wrote for other people.
+pub(super) fn sentence(field: &str, given: &str, violations: &mut Violations) -> String {
+    let text = given.trim();
+    let length = text.chars().count();
+    if !(1..=MAX_SENTENCE_CHARS).contains(&length) || text.chars().any(is_control_or_format) {
+        let problem = format!("must be 1 to {MAX_SENTENCE_CHARS} characters without control or format characters");
+        violations.add(field, problem);
     }
-    evidence.to_owned()
+    text.to_owned()
 }
 
 fn given_amount(field: &str, given: Option<proto::Money>, violations: &mut Violations) -> Option<Money> {
@@ -216,6 +240,11 @@ pub(super) fn filter(filter: Option<proto::RefundFilter>, violations: &mut Viola
     } else if !filter.target_reference.is_empty() {
         query.target_reference = Some(filter.target_reference);
     }
+    if filter.created_by.len() > MAX_REFERENCE_BYTES {
+        violations.add("filter.created_by", format!("must be at most {MAX_REFERENCE_BYTES} bytes"));
+    } else if !filter.created_by.is_empty() {
+        query.created_by = Some(filter.created_by);
+    }
     query.created_from = instant("filter.create_time_start", filter.create_time_start, violations);
     query.created_before = instant("filter.create_time_end", filter.create_time_end, violations);
     query
@@ -256,8 +285,10 @@ pub(super) fn refund(refund: &Refund, view: EngineView) -> proto::Refund {
         dispatch_time: refund.dispatch_time.map(timestamp),
         complete_time: refund.complete_time.map(timestamp),
         labels: refund.intent.labels.clone().into_iter().collect(),
+        created_by: refund.created_by.clone().unwrap_or_default(),
         waiting_for: view.waiting_for.map(waiting_for).unwrap_or_default().into(),
         provider_status_note: refund.provider_status_note.clone().unwrap_or_default(),
+        expected_amount: refund.intent.expected_amount.map(money),
     }
 }
 
@@ -270,7 +301,9 @@ pub(super) fn event(event: EventRecord) -> proto::RefundEvent {
         event_time: Some(timestamp(event.time)),
         from_state: from.into(),
         to_state: state(event.to).into(),
-        actor: event.actor,
+        actor: event.actor.name,
+        credential: event.actor.credential.unwrap_or_default(),
+        policy: event.actor.policy.unwrap_or_default(),
         note: event.note,
         chain_hash: event.chain_hash.to_vec(),
         kind: event_kind(event.kind).into(),
@@ -284,13 +317,16 @@ pub(super) fn stream_response(event: &SharedEvent) -> proto::StreamRefundEventsR
     proto::StreamRefundEventsResponse::from_encoded(event.encoded(encode))
 }
 
-pub(super) fn account(account: &Account, health: AccountHealth) -> proto::Account {
+/// `pending` of its refunds are PENDING.
+pub(super) fn account(status: &AccountStatus, pending: u64) -> proto::Account {
+    let AccountStatus { account, health, unhealthy_since, pause } = status;
     let provider = match account.provider {
         ProviderKind::Sectigo => proto::account::Provider::Sectigo,
         ProviderKind::Namecom => proto::account::Provider::Namecom,
         ProviderKind::Debitsuccess => proto::account::Provider::Debitsuccess,
     };
     let health = match health {
+        _ if pause.is_some() => proto::account::Health::Paused,
         AccountHealth::Serving => proto::account::Health::Serving,
         AccountHealth::Suspended => proto::account::Health::Suspended,
         AccountHealth::CredentialsRefused => proto::account::Health::CredentialsRefused,
@@ -302,6 +338,10 @@ pub(super) fn account(account: &Account, health: AccountHealth) -> proto::Accoun
         currency_code: account.place.currency.to_string(),
         retry_contract: Some(retry_contract(&account.contract)),
         health: health.into(),
+        health_since_time: pause.as_ref().map(|pause| pause.begin).or(*unhealthy_since).map(timestamp),
+        pending_count: signed(pending),
+        pause_reason: pause.as_ref().map(|pause| pause.reason.clone()).unwrap_or_default(),
+        paused_by: pause.as_ref().map(|pause| pause.by.name.clone()).unwrap_or_default(),
     }
 }
 
@@ -435,6 +475,7 @@ fn waiting_for(waiting_for: WaitingFor) -> proto::refund::WaitingFor {
         WaitingFor::Provider => proto::refund::WaitingFor::Provider,
         WaitingFor::Credentials => proto::refund::WaitingFor::Credentials,
         WaitingFor::Account => proto::refund::WaitingFor::Account,
+        WaitingFor::Resume => proto::refund::WaitingFor::Resume,
     }
 }
 

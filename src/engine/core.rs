@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, debug_span};
 
+use crate::domain::authority::Actor;
 use crate::domain::clock::{Clock as _, Timestamp};
 use crate::domain::event::Event;
 use crate::domain::ids::{AccountName, RefundId};
@@ -64,6 +65,8 @@ pub enum WaitingFor {
     Credentials,
     /// The account that it was recorded for: gone, or at another place now.
     Account,
+    /// An operator who resumes the account.
+    Resume,
 }
 
 impl WaitingFor {
@@ -75,6 +78,7 @@ impl WaitingFor {
             WaitingFor::Provider => "provider",
             WaitingFor::Credentials => "credentials",
             WaitingFor::Account => "account",
+            WaitingFor::Resume => "resume",
         }
     }
 }
@@ -105,7 +109,7 @@ impl EngineCore {
         refund: &Refund,
         events: Vec<Event>,
         next_check: Option<Timestamp>,
-        actor: &str,
+        actor: &Actor,
     ) -> Result<Recorded<Refund>, LedgerError> {
         let mut pause = Duration::from_millis(1);
         loop {
@@ -114,7 +118,7 @@ impl EngineCore {
                 revision: refund.revision,
                 events: events.clone(),
                 next_check,
-                actor: actor.to_owned(),
+                actor: actor.clone(),
                 now: self.clock.now(),
             };
             match self.ledger.record(record).instrument(debug_span!("commit", step = "record")).await {
@@ -212,6 +216,7 @@ impl EngineCore {
             AccountHealth::CredentialsRefused => Some(WaitingFor::Credentials),
         };
         match refund.state {
+            State::Pending if account.is_paused() => Some(WaitingFor::Resume),
             State::Pending if suspended.is_some() => suspended,
             State::Pending if refund.not_before.is_some_and(|at| at > self.clock.now()) => Some(WaitingFor::Backoff),
             State::Pending => Some(WaitingFor::Turn),
@@ -232,10 +237,10 @@ impl EngineCore {
     ///
     /// # Errors
     /// [`EngineError::TooManyOperations`], and those of the operation.
-    pub(super) async fn run_detached(
+    pub(super) async fn run_detached<T: Send + 'static>(
         &self,
-        operation: impl Future<Output = Result<Refund, EngineError>> + Send + 'static,
-    ) -> Result<Refund, EngineError> {
+        operation: impl Future<Output = Result<T, EngineError>> + Send + 'static,
+    ) -> Result<T, EngineError> {
         let permit =
             self.detached_operations.clone().try_acquire_owned().map_err(|_| EngineError::TooManyOperations)?;
         let work = async move {

@@ -11,6 +11,7 @@ use tracing::{Instrument as _, debug, debug_span, info};
 use crate::domain::clock::{Clock as _, Timestamp};
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::state::State;
+use crate::domain::target::FieldViolation;
 use crate::engine::account::AccountRuntime;
 use crate::engine::attempt;
 use crate::engine::circuit_breaker::Generation;
@@ -108,7 +109,8 @@ async fn record(
         CreateOutcome::New(refund) => refund,
     };
     let (id, name, sequence) = (refund.id(), account.name(), event_number(sequence));
-    let unsent = if let Some(slot) = slot {
+    // Without a slot, or where the ledger found the account paused, the refund is PENDING.
+    let unsent = if let Some(slot) = slot.filter(|_| refund.state == State::Dispatching) {
         // Its outcome is the refund's one line at INFO.
         debug!(refund = %id, account = %name, sequence, "refund recorded");
         Some(Unsent { account, refund: refund.clone(), slot, generation })
@@ -145,6 +147,11 @@ fn account_for<'a>(core: &'a EngineCore, intent: &Intent) -> Result<&'a Arc<Acco
         return Err(EngineError::AccountMismatch { account: intent.account.clone(), of, target });
     }
     account.configured.check_target(&intent.target).map_err(|violation| EngineError::Invalid(vec![violation]))?;
+    let currency = account.configured.place.currency;
+    if intent.expected_amount.is_some_and(|expected| expected.currency != currency) {
+        let problem = format!("must be {currency}, the account's currency");
+        return Err(EngineError::Invalid(vec![FieldViolation::new("expected_amount.currency_code", problem)]));
+    }
     Ok(account)
 }
 
@@ -162,7 +169,7 @@ fn new_refund(
         place: account.configured.place.clone(),
         related: account.related.clone(),
         allow_similar: command.allow_similar,
-        actor: command.actor,
+        actor: command.by.actor,
         now: core.clock.now(),
         ticket,
         trace_parent: traces::current().or(command.trace_parent),
@@ -181,7 +188,7 @@ async fn wait_for_outcome(core: &EngineCore, refund: Refund, mut waiter: Waiter,
             let is_after_until =
                 |at: Timestamp| Instant::now() + at.saturating_duration_since(core.clock.now()) > until;
             // A missing or changed account delays the refund like a suspended one.
-            let is_suspended = core.account_of(refund).map_or(true, |account| account.is_open());
+            let is_suspended = core.account_of(refund).map_or(true, |account| account.is_held());
             is_suspended || core.draining.is_cancelled() || refund.not_before.is_some_and(is_after_until)
         }
         _ => true,

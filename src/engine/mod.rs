@@ -48,6 +48,7 @@ mod event_stream;
 mod lookup;
 mod monotonic_clock;
 mod outcome_log;
+pub mod pause;
 pub mod places;
 pub mod probe;
 mod probe_queue;
@@ -68,16 +69,19 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 
+use crate::domain::authority::Authority;
 use crate::domain::clock::{Clock, Timestamp};
 use crate::domain::history::EventRecord;
 use crate::domain::ids::{AccountName, RefundId};
 use crate::domain::probe::ProbeReport;
 use crate::domain::refund::Refund;
+use crate::domain::state::State;
 use crate::ledger::{Ledger, LedgerError, ListQuery, ListedRefund};
-use crate::providers::{Account, Accounts};
+use crate::providers::Accounts;
 
 use self::core::EngineCore;
 
+pub use self::account::AccountStatus;
 pub use self::circuit_breaker::AccountHealth;
 pub use self::commands::{CreateCommand, CreateResult, ReassignCommand, ResolveCommand};
 pub use self::core::WaitingFor;
@@ -157,9 +161,9 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError::NotCancellable`], [`EngineError::EtagMismatch`], those of the ledger.
-    pub async fn cancel(&self, id: &RefundId, etag: Option<&str>, actor: &str) -> Result<Refund, EngineError> {
+    pub async fn cancel(&self, id: &RefundId, etag: Option<&str>, by: Authority) -> Result<Refund, EngineError> {
         // Detached: waiters are notified of the cancellation even if the caller leaves.
-        let cancel = cancel::cancel(self.0.clone(), id.clone(), etag.map(str::to_owned), actor.to_owned());
+        let cancel = cancel::cancel(self.0.clone(), id.clone(), etag.map(str::to_owned), by);
         self.0.run_detached(cancel).await
     }
 
@@ -168,9 +172,9 @@ impl Engine {
     /// # Errors
     /// [`EngineError::NotInDoubt`] if nothing about the refund is open at the provider,
     /// [`EngineError::AccountChanged`], those of the ledger.
-    pub async fn reconcile(&self, id: &RefundId, actor: &str) -> Result<Refund, EngineError> {
+    pub async fn reconcile(&self, id: &RefundId, by: Authority) -> Result<Refund, EngineError> {
         self.refuse_while_draining()?;
-        self.0.run_detached(reconcile::reconcile(self.0.clone(), id.clone(), actor.to_owned())).await
+        self.0.run_detached(reconcile::reconcile(self.0.clone(), id.clone(), by)).await
     }
 
     /// Records an operator's decision on a refund whose outcome the gateway cannot find out.
@@ -196,6 +200,23 @@ impl Engine {
     pub async fn reassign(&self, command: ReassignCommand) -> Result<Refund, EngineError> {
         self.refuse_while_draining()?;
         self.0.run_detached(reassign::reassign(self.0.clone(), command)).await
+    }
+
+    /// Keeps an account from sending until [`Engine::resume`], also after a restart. Lookups go on.
+    /// Changes nothing if it is paused already.
+    ///
+    /// # Errors
+    /// [`EngineError::AccountNotFound`], those of the ledger.
+    pub async fn pause(&self, account: AccountName, reason: String, by: Authority) -> Result<(), EngineError> {
+        self.0.run_detached(pause::pause(self.0.clone(), account, reason, by)).await
+    }
+
+    /// Lets a paused account go on. Changes nothing if it is not paused.
+    ///
+    /// # Errors
+    /// As [`Engine::pause`].
+    pub async fn resume(&self, account: AccountName, by: Authority) -> Result<(), EngineError> {
+        self.0.run_detached(pause::resume(self.0.clone(), account, by)).await
     }
 
     /// Asks the account's provider whether it is reached, accepts the login and is the service that
@@ -266,8 +287,18 @@ impl Engine {
     }
 
     /// All accounts with their health.
-    pub fn accounts(&self) -> Vec<(Arc<Account>, AccountHealth)> {
-        self.0.accounts.values().map(|account| (account.configured.clone(), account.health())).collect()
+    pub fn accounts(&self) -> Vec<AccountStatus> {
+        self.0.accounts.values().map(|account| account.status(self.now())).collect()
+    }
+
+    /// How many refunds of each account are PENDING. None: none.
+    ///
+    /// # Errors
+    /// Those of the ledger.
+    pub async fn pending_counts(&self) -> Result<BTreeMap<AccountName, u64>, EngineError> {
+        let counts = self.0.ledger.open_states().await?.into_iter();
+        let pending = counts.filter(|(_, state, _)| *state == State::Pending);
+        Ok(pending.map(|(account, _, count)| (account, count)).collect())
     }
 
     /// The state of each account's circuit breaker, one of

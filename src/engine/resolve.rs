@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::domain::authority::Actor;
 use crate::domain::clock::{Clock as _, Timestamp};
 use crate::domain::event::{Decided, Event, ItemResolution, Resolution};
 use crate::domain::money::Money;
@@ -36,11 +37,14 @@ pub(super) async fn resolve(core: Arc<EngineCore>, command: ResolveCommand) -> R
         follow_until: follow_until(&core, &refund, &command.resolution),
         ..Decided::new(command.resolution, command.evidence)
     });
-    record(&core, &refund, event, &command.actor).await
+    record(&core, &refund, event, &command.by.actor).await
 }
 
 async fn send_again(core: &Arc<EngineCore>, refund: Refund, command: ResolveCommand) -> Result<Refund, EngineError> {
     let account = core.account_of(&refund)?.clone();
+    if account.is_paused() {
+        return Err(EngineError::AccountPaused(account.name().clone()));
+    }
     // Takes a slot before the attempt is recorded, so that a recorded attempt is sent immediately.
     let slot = tokio::select! {
         biased;
@@ -54,12 +58,12 @@ async fn send_again(core: &Arc<EngineCore>, refund: Refund, command: ResolveComm
     let generation = account.generation();
     let credential = account.configured.refunds.credential(refund.id());
     let event = Event::Resolved(Decided { credential, ..Decided::new(Resolution::SendAgain, command.evidence) });
-    let refund = record(core, &refund, event, &command.actor).await?;
+    let refund = record(core, &refund, event, &command.by.actor).await?;
     attempt::spawn(core, &account, refund.clone(), slot, generation);
     Ok(refund)
 }
 
-async fn record(core: &EngineCore, refund: &Refund, event: Event, actor: &str) -> Result<Refund, EngineError> {
+async fn record(core: &EngineCore, refund: &Refund, event: Event, actor: &Actor) -> Result<Refund, EngineError> {
     let next_check = match &event {
         Event::Resolved(Decided { follow_until: Some(until), .. }) => {
             Some(core.clock.now().saturating_add(core.settings.schedule.then_every)).filter(|next| next < until)
@@ -68,6 +72,7 @@ async fn record(core: &EngineCore, refund: &Refund, event: Event, actor: &str) -
     };
     match core.record(refund, vec![event], next_check, actor).await {
         Err(LedgerError::StaleRevision { present }) => Err(EngineError::EtagMismatch { present: present.etag() }),
+        Err(LedgerError::AccountPaused(account)) => Err(EngineError::AccountPaused(account)),
         recorded => Ok(recorded?.outcome),
     }
 }

@@ -38,6 +38,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 pub use self::admin::LedgerAdmin;
+use crate::domain::authority::Actor;
 use crate::domain::clock::Timestamp;
 use crate::domain::event::Event;
 use crate::domain::history::EventRecord;
@@ -46,14 +47,11 @@ use crate::domain::place::{Destination, Place};
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::state::{IllegalTransition, State};
 
-/// The actor of events that no caller or operator asked for.
-pub const GATEWAY: &str = "gateway";
-
 /// The durable record. The module's doc says what every method promises.
 #[async_trait]
 pub trait Ledger: Send + Sync + 'static {
-    /// Records a new refund, with its first attempt if `dispatch` is set, or returns the refund
-    /// that has this id.
+    /// Records a new refund, with its first attempt if `dispatch` is set and the account is not
+    /// paused, or returns the refund that has this id.
     ///
     /// The reservation against a second refund of the same target and the search for a similar one
     /// happen in the same transaction.
@@ -74,7 +72,8 @@ pub trait Ledger: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`LedgerError::NotFound`], [`LedgerError::StaleRevision`],
-    /// [`LedgerError::IllegalTransition`], [`LedgerError::Overloaded`],
+    /// [`LedgerError::IllegalTransition`], [`LedgerError::AccountPaused`] for an event that begins
+    /// an attempt, [`LedgerError::Overloaded`],
     /// [`LedgerError::Unavailable`], [`LedgerError::CommitFailed`], [`LedgerError::Corrupt`]
     async fn record(&self, record: RecordEvents) -> Result<Recorded<Refund>, LedgerError>;
 
@@ -162,6 +161,26 @@ pub trait Ledger: Send + Sync + 'static {
     /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
     async fn standstills(&self, at: &Destination) -> Result<Vec<(Timestamp, Timestamp)>, LedgerError>;
 
+    /// Pauses an account: from now on no attempt of its refunds is recorded, no matter who decided
+    /// it and when. Returns the pause; if the account is in one already, that one, unchanged.
+    ///
+    /// # Errors
+    /// [`LedgerError::Overloaded`], [`LedgerError::Unavailable`], [`LedgerError::CommitFailed`],
+    /// [`LedgerError::Corrupt`]
+    async fn pause(&self, pause: NewPause) -> Result<AccountPause, LedgerError>;
+
+    /// Ends the pause of an account. Changes nothing if it is in none.
+    ///
+    /// # Errors
+    /// As [`Ledger::pause`].
+    async fn resume(&self, account: &AccountName, actor: &Actor, now: Timestamp) -> Result<(), LedgerError>;
+
+    /// Returns all pauses, by account, oldest first.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
+    async fn pauses(&self) -> Result<Vec<AccountPause>, LedgerError>;
+
     /// Returns open refunds at one account and place, in the order of recording, after
     /// `after_ordinal`.
     ///
@@ -217,7 +236,7 @@ pub struct NewRefund {
     /// Records it although a similar refund was recorded within a day.
     pub allow_similar: bool,
     /// The actor of the first event.
-    pub actor: String,
+    pub actor: Actor,
     pub now: Timestamp,
     /// Lets the caller cancel the request until the ledger starts it.
     pub ticket: Ticket,
@@ -259,7 +278,7 @@ pub struct Reassign {
     pub reject_similar: bool,
     /// Why both places are the same account at the provider.
     pub evidence: String,
-    pub actor: String,
+    pub actor: Actor,
     pub now: Timestamp,
 }
 
@@ -309,6 +328,29 @@ pub struct OpenRefunds {
     pub count: u64,
 }
 
+/// A pause to begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewPause {
+    pub account: AccountName,
+    /// Why, in the operator's words.
+    pub reason: String,
+    pub actor: Actor,
+    pub now: Timestamp,
+}
+
+/// A period in which an account sends nothing. It does not count towards expiry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccountPause {
+    pub account: AccountName,
+    /// Why, in the operator's words.
+    pub reason: String,
+    /// Who began it.
+    pub by: Actor,
+    pub begin: Timestamp,
+    /// None: the account is in it.
+    pub end: Option<Timestamp>,
+}
+
 /// What a write led to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recorded<T> {
@@ -354,7 +396,7 @@ pub struct RecordEvents {
     /// When the refund is looked up next, if it is still looked up after the events. None: at once
     /// in [`State::InDoubt`] and [`State::Submitted`], never in any other state.
     pub next_check: Option<Timestamp>,
-    pub actor: String,
+    pub actor: Actor,
     pub now: Timestamp,
 }
 
@@ -364,8 +406,12 @@ pub struct ListQuery {
     /// In one of these states. Empty: in any state.
     pub states: Vec<State>,
     pub account: Option<AccountName>,
+    /// At one of these accounts, or recorded for one of them. None: at any account.
+    pub visible_accounts: Option<Vec<AccountName>>,
     /// With this among [`crate::domain::target::Target::references`].
     pub target_reference: Option<String>,
+    /// As of [`Refund::created_by`].
+    pub created_by: Option<String>,
     /// Created at this time or later.
     pub created_from: Option<Timestamp>,
     /// Created before this time.
@@ -448,6 +494,9 @@ pub enum LedgerError {
     /// The state does not allow the event.
     #[error(transparent)]
     IllegalTransition(#[from] IllegalTransition),
+    /// The account is paused, so no attempt of its refunds begins.
+    #[error("the account \"{0}\" is paused")]
+    AccountPaused(AccountName),
     /// The caller cancelled the request before it was started. Nothing was recorded.
     #[error("the request was cancelled before it was recorded")]
     Cancelled,
