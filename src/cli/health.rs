@@ -15,7 +15,8 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt as _;
 
-use super::client::{channel, failure_of, message_of};
+use super::client::{connection, failure_of, message_of};
+use super::context::{ClientArguments, ClientOptions};
 use super::{Failure, print_line};
 
 /// The arguments of `recoup health`.
@@ -24,9 +25,8 @@ use super::{Failure, print_line};
     after_help = "Exit status: 0 it is SERVING, 1 it is not or cannot be reached, 2 the command line or the configuration is wrong."
 )]
 pub(crate) struct HealthArguments {
-    /// The gateway's address. Default: the address in its configuration.
-    #[arg(long, env = "RECOUP_SERVER", value_name = "URL")]
-    server: Option<String>,
+    #[command(flatten)]
+    client: ClientArguments,
     /// The gateway's configuration; only `listen` is read. Default: the file that RECOUP_CONFIG
     /// names, or RECOUP_LISTEN, or the default address.
     #[arg(long, short, value_name = "FILE")]
@@ -40,8 +40,9 @@ pub(crate) struct HealthArguments {
 }
 
 impl HealthArguments {
-    pub(crate) fn server(&self) -> Option<&str> {
-        self.server.as_deref()
+    /// Whether they say where the gateway is, so that its configuration need not be read.
+    pub(crate) fn name_a_server(&self) -> bool {
+        self.client.name_a_server()
     }
 
     pub(crate) fn config(&self) -> Option<&Path> {
@@ -49,10 +50,15 @@ impl HealthArguments {
     }
 }
 
-/// Runs `recoup health` against the gateway at `server`.
-pub(crate) async fn health(arguments: &HealthArguments, server: &str) -> ExitCode {
+/// Runs `recoup health`. `configured` is the address in the gateway's configuration.
+pub(crate) async fn health(arguments: &HealthArguments, configured: Option<String>) -> ExitCode {
+    let options = match arguments.client.resolve(configured) {
+        Ok(options) => options,
+        Err(failure) => return failure.report(false),
+    };
+    let server = &options.server;
     let limit = Duration::from_millis(arguments.timeout_ms);
-    let checked = tokio::time::timeout(limit, check(server, &arguments.service)).await;
+    let checked = tokio::time::timeout(limit, check(&options, &arguments.service)).await;
     let late = |_| Err(Failure::new(format!("no answer from {server} within {} ms", arguments.timeout_ms)));
     match checked.unwrap_or_else(late) {
         Ok(sentence) => {
@@ -63,11 +69,12 @@ pub(crate) async fn health(arguments: &HealthArguments, server: &str) -> ExitCod
     }
 }
 
-async fn check(server: &str, service: &str) -> Result<String, Failure> {
+async fn check(options: &ClientOptions, service: &str) -> Result<String, Failure> {
+    let server = &options.server;
     if server.ends_with(":0") {
         return Err(Failure::usage("the gateway listens on any free port (port 0): name it with --server"));
     }
-    let mut client = HealthClient::new(channel(server).await?);
+    let mut client = HealthClient::new(connection(options).await?);
     let what = if service.is_empty() { "the gateway".to_owned() } else { service.to_owned() };
     let request = HealthCheckRequest { service: service.to_owned() };
     let answer = client.check(request).await.map_err(|status| match status.code() {

@@ -24,11 +24,11 @@
 //! `RECOUP_LEDGER__PATH`, `RECOUP_ACCOUNTS__NAMECOM__ENDPOINT`. Account names contain no
 //! underscore, so a single one inside an account's name stands for `-`:
 //! `RECOUP_ACCOUNTS__NAMECOM_EU__CURRENCY` is `accounts.namecom-eu.currency`. (An account whose
-//! name begins or ends with `-`, or contains two in a row, can be set in the file only.) An empty
-//! variable is a value like any other. An unknown `RECOUP_` variable is an error. Exceptions are
-//! `RECOUP_CONFIG`, which names the file if the command line does not, `RECOUP_SERVER`, which
-//! `recoup refunds` and `recoup health` read, and variables that hold a secret and are named by its
-//! key.
+//! name begins or ends with `-`, or contains two in a row, can be set in the file only.) An
+//! empty variable is a value like any other. An unknown `RECOUP_` variable is an error.
+//! Exceptions are `RECOUP_CONFIG`, which names the file if the command line does not,
+//! `RECOUP_SERVER`, `RECOUP_TOKEN_FILE` and `RECOUP_CONTEXT`, which commands on a running
+//! gateway read, and variables that hold a secret and are named by its key.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};

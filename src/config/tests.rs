@@ -271,6 +271,8 @@ fn variables_override_the_file() {
             ("RECOUP_ACCOUNTS__NAME_COM__REUSE_CONNECTIONS", "true"),
             ("RECOUP_CONFIG", "/some/file"),
             ("RECOUP_SERVER", "http://127.0.0.1:50051"),
+            ("RECOUP_TOKEN_FILE", "/some/token"),
+            ("RECOUP_CONTEXT", "prod"),
             ("PATH", "/bin"),
         ],
     )

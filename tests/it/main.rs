@@ -8,6 +8,7 @@
     reason = "a test that fails should show where, and the names of tests are their documentation"
 )]
 
+mod access_commands;
 mod account_commands;
 mod answers;
 mod callers;
