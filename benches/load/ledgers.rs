@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use recoup::domain::authority::{Actor, Authority};
 use recoup::domain::clock::{Clock as _, SystemClock, Timestamp};
 use recoup::domain::event::Event;
 use recoup::domain::ids::ProviderKind;
@@ -102,7 +103,7 @@ fn namecom(number: i32) -> Target {
 
 fn intent(id: String, way: Way, target: Target) -> Intent {
     let (id, account) = (RefundId::parse(&id).unwrap(), AccountName::parse(way.account()).unwrap());
-    Intent { id, account, target, labels: Default::default() }
+    Intent { id, account, target, labels: Default::default(), expected_amount: None }
 }
 
 fn open(path: &Path) -> Arc<SqliteLedger> {
@@ -123,7 +124,7 @@ async fn create(
         dispatch: attempt(&intent.id),
         intent,
         allow_similar: true,
-        actor: "caller".to_owned(),
+        actor: Authority::unrestricted().actor,
         now: time(nth),
         ticket: Ticket::default(),
         trace_parent: None,
@@ -152,7 +153,7 @@ async fn finish(ledger: &SqliteLedger, refund: Refund) {
         revision: refund.revision,
         events: vec![Event::Refunded(confirmation)],
         next_check: None,
-        actor: "gateway".to_owned(),
+        actor: Actor::gateway(),
         now: refund.update_time.saturating_add(Duration::from_millis(300)),
     };
     ledger.record(record).await.unwrap();

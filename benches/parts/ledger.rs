@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput};
 use futures_util::future::join_all;
+use recoup::domain::authority::{Actor, Authority};
 use recoup::domain::event::Event;
 use recoup::domain::ids::ProviderKind;
 use recoup::domain::outcome::Confirmation;
@@ -66,7 +67,7 @@ fn create(number: i32) -> NewRefund {
         related: RelatedLogins::default(),
         dispatch: Some(FirstAttempt { credential: None }),
         allow_similar: false,
-        actor: "caller".to_owned(),
+        actor: Authority::unrestricted().actor,
         now: NOW,
         ticket: Ticket::default(),
         trace_parent: None,
@@ -87,7 +88,7 @@ fn finish_all(runtime: &Runtime, ledger: &SqliteLedger, refunds: Vec<Refund>) {
         revision: refund.revision,
         events: vec![Event::Refunded(Confirmation::default())],
         next_check: None,
-        actor: "gateway".to_owned(),
+        actor: Actor::gateway(),
         now: NOW,
     });
     let recorded = runtime.block_on(join_all(records.map(|record| ledger.record(record))));

@@ -41,6 +41,7 @@ pub(crate) fn intent(provider: ProviderKind, number: i32) -> Intent {
         account: AccountName::parse(provider.as_str()).unwrap(),
         target,
         labels: BTreeMap::new(),
+        expected_amount: None,
     }
 }
 

@@ -9,6 +9,7 @@ use prost::Message as _;
 use tonic::Status;
 
 use crate::api::status;
+use crate::domain::authority::Authority;
 use crate::domain::characters::is_control_or_format;
 use crate::domain::clock::Timestamp;
 use crate::domain::contract::{Deduplication, LookupKind, RetryContract};
@@ -35,6 +36,8 @@ const MAX_LABEL_VALUE_BYTES: usize = 256;
 const MAX_DURATION_SECONDS: u64 = 315_576_000_000;
 /// Room for a ticket's address and a sentence.
 const MAX_EVIDENCE_CHARS: usize = 1_000;
+/// A billion: far above any refund.
+const MAX_EXPECTED_MINOR_UNITS: i64 = 100_000_000_000;
 /// Longer than any reference of a target.
 const MAX_REFERENCE_BYTES: usize = 256;
 
@@ -77,7 +80,21 @@ pub(super) fn intent(request: proto::CreateRefundRequest, violations: &mut Viola
     let account = violations.ok_or_record("account", AccountName::parse(&request.account));
     let target = target(request.target, violations);
     let labels = labels(request.labels, violations);
-    Some(Intent { id: id?, account: account?, target: target?, labels })
+    let expected_amount = expected_amount(request.expected_amount, target.as_ref(), violations);
+    Some(Intent { id: id?, account: account?, target: target?, labels, expected_amount })
+}
+
+fn expected_amount(given: Option<proto::Money>, target: Option<&Target>, violations: &mut Violations) -> Option<Money> {
+    if given.is_some() && matches!(target, Some(Target::Debitsuccess(_))) {
+        violations.add("expected_amount", "must be unset: the target names the amount");
+        return None;
+    }
+    let amount = given_amount("expected_amount", given, violations)?;
+    if !(1..=MAX_EXPECTED_MINOR_UNITS).contains(&amount.minor_units) {
+        let problem = format!("must be 1 to {MAX_EXPECTED_MINOR_UNITS}");
+        violations.add("expected_amount.minor_units", problem);
+    }
+    Some(amount)
 }
 
 /// The id in `refunds/{refund_id}`.
@@ -103,7 +120,7 @@ pub(super) fn duration(
     Some(Duration::new(seconds?, nanos?))
 }
 
-pub(super) fn resolve_command(request: proto::ResolveRefundRequest, actor: &str) -> Result<ResolveCommand, Status> {
+pub(super) fn resolve_command(request: proto::ResolveRefundRequest, by: Authority) -> Result<ResolveCommand, Status> {
     use proto::resolve_refund_request::Resolution as ProtoResolution;
     let mut violations = Violations::default();
     let id = violations.ok_or_record("name", RefundId::parse_resource(&request.name));
@@ -141,18 +158,21 @@ pub(super) fn resolve_command(request: proto::ResolveRefundRequest, actor: &str)
         }
     };
     let (id, resolution) = violations.into_result(id.zip(resolution))?;
-    let (etag, take_over, actor) = (request.etag, request.take_over, actor.to_owned());
-    Ok(ResolveCommand { id, etag, resolution, evidence, take_over, actor })
+    let (etag, take_over) = (request.etag, request.take_over);
+    Ok(ResolveCommand { id, etag, resolution, evidence, take_over, by })
 }
 
-pub(super) fn reassign_command(request: proto::ReassignRefundRequest, actor: &str) -> Result<ReassignCommand, Status> {
+pub(super) fn reassign_command(
+    request: proto::ReassignRefundRequest,
+    by: Authority,
+) -> Result<ReassignCommand, Status> {
     let mut violations = Violations::default();
     let id = violations.ok_or_record("name", RefundId::parse_resource(&request.name));
     require_etag(&request.etag, &mut violations);
     let account = violations.ok_or_record("account", AccountName::parse(&request.account));
     let evidence = evidence(&request.evidence, &mut violations);
     let (id, account) = violations.into_result(id.zip(account))?;
-    Ok(ReassignCommand { id, etag: request.etag, account, evidence, actor: actor.to_owned() })
+    Ok(ReassignCommand { id, etag: request.etag, account, evidence, by })
 }
 
 fn require_etag(etag: &str, violations: &mut Violations) {
@@ -216,6 +236,11 @@ pub(super) fn filter(filter: Option<proto::RefundFilter>, violations: &mut Viola
     } else if !filter.target_reference.is_empty() {
         query.target_reference = Some(filter.target_reference);
     }
+    if filter.created_by.len() > MAX_REFERENCE_BYTES {
+        violations.add("filter.created_by", format!("must be at most {MAX_REFERENCE_BYTES} bytes"));
+    } else if !filter.created_by.is_empty() {
+        query.created_by = Some(filter.created_by);
+    }
     query.created_from = instant("filter.create_time_start", filter.create_time_start, violations);
     query.created_before = instant("filter.create_time_end", filter.create_time_end, violations);
     query
@@ -256,8 +281,10 @@ pub(super) fn refund(refund: &Refund, view: EngineView) -> proto::Refund {
         dispatch_time: refund.dispatch_time.map(timestamp),
         complete_time: refund.complete_time.map(timestamp),
         labels: refund.intent.labels.clone().into_iter().collect(),
+        created_by: refund.created_by.clone().unwrap_or_default(),
         waiting_for: view.waiting_for.map(waiting_for).unwrap_or_default().into(),
         provider_status_note: refund.provider_status_note.clone().unwrap_or_default(),
+        expected_amount: refund.intent.expected_amount.map(money),
     }
 }
 
@@ -270,7 +297,9 @@ pub(super) fn event(event: EventRecord) -> proto::RefundEvent {
         event_time: Some(timestamp(event.time)),
         from_state: from.into(),
         to_state: state(event.to).into(),
-        actor: event.actor,
+        actor: event.actor.name,
+        credential: event.actor.credential.unwrap_or_default(),
+        policy: event.actor.policy.unwrap_or_default(),
         note: event.note,
         chain_hash: event.chain_hash.to_vec(),
         kind: event_kind(event.kind).into(),

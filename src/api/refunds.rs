@@ -11,6 +11,7 @@ use tracing::Span;
 use crate::api::convert::{EngineView, Violations};
 use crate::api::deadline::Deadline;
 use crate::api::{convert, page_token, status};
+use crate::domain::authority::Authority;
 use crate::domain::ids::RefundId;
 use crate::domain::refund::Refund;
 use crate::engine::{CreateCommand, Engine};
@@ -25,9 +26,6 @@ pub(super) struct RefundsApi {
     pub(super) max_wait: Duration,
 }
 
-/// The actor in the history. There is no authentication yet, and the gateway listens on loopback
-/// only.
-const CALLER: &str = "caller";
 /// Below clients' default limit of 4 MiB for one message.
 const MAX_PAGE_BYTES: usize = 3 * 1024 * 1024;
 
@@ -49,7 +47,7 @@ impl RefundService for RefundsApi {
         let command = CreateCommand {
             intent,
             allow_similar,
-            actor: CALLER.to_owned(),
+            by: Authority::unrestricted(),
             answer_by: deadline.instant(),
             wait_until: deadline.wait(wait, self.max_wait),
             trace_parent,
@@ -123,11 +121,14 @@ impl RefundService for RefundsApi {
         let id = convert::refund_name(&request.name)?;
         note_trace_id(trace_parent.as_deref(), &id);
         let etag = Some(request.etag.as_str()).filter(|etag| !etag.is_empty());
-        let refund = match tokio::time::timeout_at(deadline.instant(), self.engine.cancel(&id, etag, CALLER)).await {
-            Ok(cancelled) => cancelled.map_err(status::from_engine)?,
-            // The cancellation continues without its caller.
-            Err(_) => return Err(status::outcome_unknown(Code::DeadlineExceeded, "the deadline passed")),
-        };
+        let refund =
+            match tokio::time::timeout_at(deadline.instant(), self.engine.cancel(&id, etag, Authority::unrestricted()))
+                .await
+            {
+                Ok(cancelled) => cancelled.map_err(status::from_engine)?,
+                // The cancellation continues without its caller.
+                Err(_) => return Err(status::outcome_unknown(Code::DeadlineExceeded, "the deadline passed")),
+            };
         Ok(Response::new(proto::CancelRefundResponse { refund: Some(self.to_proto(&refund)) }))
     }
 
@@ -138,12 +139,15 @@ impl RefundService for RefundsApi {
         let deadline = Deadline::from_metadata(request.metadata());
         let id = convert::refund_name(&request.get_ref().name)?;
         note_trace_id(traceparent_in(request.metadata()).as_deref(), &id);
-        let refund = match tokio::time::timeout_at(deadline.instant(), self.engine.reconcile(&id, CALLER)).await {
-            Ok(reconciled) => reconciled.map_err(status::from_engine)?,
-            // The lookup continues without its caller. Returning the refund as it is now would look
-            // like the lookup's result.
-            Err(_) => return Err(status::outcome_unknown(Code::DeadlineExceeded, "the deadline passed")),
-        };
+        let refund =
+            match tokio::time::timeout_at(deadline.instant(), self.engine.reconcile(&id, Authority::unrestricted()))
+                .await
+            {
+                Ok(reconciled) => reconciled.map_err(status::from_engine)?,
+                // The lookup continues without its caller. Returning the refund as it is now would look
+                // like the lookup's result.
+                Err(_) => return Err(status::outcome_unknown(Code::DeadlineExceeded, "the deadline passed")),
+            };
         Ok(Response::new(proto::ReconcileRefundResponse { refund: Some(self.to_proto(&refund)) }))
     }
 
@@ -153,7 +157,7 @@ impl RefundService for RefundsApi {
     ) -> Result<Response<proto::ResolveRefundResponse>, Status> {
         let deadline = Deadline::from_metadata(request.metadata());
         let trace_parent = traceparent_in(request.metadata());
-        let command = convert::resolve_command(request.into_inner(), CALLER)?;
+        let command = convert::resolve_command(request.into_inner(), Authority::unrestricted())?;
         note_trace_id(trace_parent.as_deref(), &command.id);
         let refund = match tokio::time::timeout_at(deadline.instant(), self.engine.resolve(command)).await {
             Ok(resolved) => resolved.map_err(status::from_engine)?,
@@ -169,7 +173,7 @@ impl RefundService for RefundsApi {
     ) -> Result<Response<proto::ReassignRefundResponse>, Status> {
         let deadline = Deadline::from_metadata(request.metadata());
         let trace_parent = traceparent_in(request.metadata());
-        let command = convert::reassign_command(request.into_inner(), CALLER)?;
+        let command = convert::reassign_command(request.into_inner(), Authority::unrestricted())?;
         note_trace_id(trace_parent.as_deref(), &command.id);
         let refund = match tokio::time::timeout_at(deadline.instant(), self.engine.reassign(command)).await {
             Ok(reassigned) => reassigned.map_err(status::from_engine)?,

@@ -106,15 +106,23 @@ pub const ANY_CALLER: &str = "caller";
 impl Actor {
     /// The gateway itself.
     pub fn gateway() -> Self {
-        Self { name: GATEWAY.to_owned(), credential: None, policy: None }
+        Self::without_credential(GATEWAY)
+    }
+
+    fn without_credential(name: &str) -> Self {
+        Self { name: name.to_owned(), credential: None, policy: None }
+    }
+
+    /// The caller's name, if callers are told apart.
+    pub fn created_by(&self) -> Option<String> {
+        self.policy.as_ref().map(|_| self.name.clone())
     }
 }
 
 impl Authority {
     /// The authority of every caller if there is no access file.
     pub fn unrestricted() -> Self {
-        let actor = Actor { name: ANY_CALLER.to_owned(), credential: None, policy: None };
-        Self { actor, rules: Arc::default() }
+        Self { actor: Actor::without_credential(ANY_CALLER), rules: Arc::default() }
     }
 
     /// Whether callers are told apart.

@@ -1,5 +1,6 @@
 //! The history of a refund: one numbered and chained record per event, with a sentence for people.
 
+use crate::domain::authority::Actor;
 use crate::domain::clock::Timestamp;
 use crate::domain::event::{Decided, Event, EventKind, Observation, Resolution};
 use crate::domain::ids::{ProviderKind, RefundId};
@@ -22,8 +23,7 @@ pub struct EventRecord {
     pub kind: EventKind,
     /// The number of the attempt that the event is about, from 1; 0 if it is about none.
     pub attempt: u32,
-    /// `gateway`, or the caller.
-    pub actor: String,
+    pub actor: Actor,
     /// One sentence for a person.
     pub note: String,
     /// SHA-256 over this record and the hash of the one before it.

@@ -25,6 +25,8 @@ pub struct Intent {
     pub target: Target,
     /// The caller's labels.
     pub labels: BTreeMap<String, String>,
+    /// What the caller expects to be refunded, where the target names no amount. Never sent.
+    pub expected_amount: Option<Money>,
 }
 
 /// One refund in its present state.
@@ -32,6 +34,8 @@ pub struct Intent {
 pub struct Refund {
     /// The caller's request. Never changes.
     pub intent: Intent,
+    /// The caller who asked for it. None if callers were not told apart.
+    pub created_by: Option<String>,
     /// The present account: the one in the intent, unless the refund was reassigned.
     pub account: AccountName,
     /// The account's place when the refund was recorded there. Nothing is sent or looked up
@@ -139,6 +143,7 @@ impl Refund {
         Self {
             account: intent.account.clone(),
             intent,
+            created_by: None,
             place,
             placed_time: None,
             attempted_elsewhere: false,
@@ -197,6 +202,9 @@ impl Refund {
         }
         if self.intent.labels != intent.labels {
             fields.push("labels");
+        }
+        if self.intent.expected_amount != intent.expected_amount {
+            fields.push("expected_amount");
         }
         fields
     }

@@ -11,6 +11,7 @@ use futures_util::FutureExt as _;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::{Instrument as _, error};
 
+use crate::domain::authority::Actor;
 use crate::domain::clock::Clock as _;
 use crate::domain::event::Event;
 use crate::domain::outcome::{AttemptReport, DoubtReason, Outcome};
@@ -23,7 +24,7 @@ use crate::engine::decide::{self, Decision};
 use crate::engine::error::EngineError;
 use crate::engine::outcome_log::log_outcome;
 use crate::engine::spans;
-use crate::ledger::{GATEWAY, LedgerError};
+use crate::ledger::LedgerError;
 
 /// Sends the attempt of a refund that is DISPATCHING on disk, and records its outcome. The slot is
 /// free again when the outcome is on disk.
@@ -70,7 +71,7 @@ pub(super) async fn begin(
         account.release_permission(generation);
         return Ok(None);
     }
-    match core.record(refund, vec![Event::Dispatched { credential }], None, GATEWAY).await {
+    match core.record(refund, vec![Event::Dispatched { credential }], None, &Actor::gateway()).await {
         Ok(dispatched) => Ok(Some(dispatched.outcome)),
         Err(error) => {
             account.release_permission(generation);
@@ -132,7 +133,7 @@ async fn abandon(
     let reason = before.doubt.map_or(DoubtReason::Contradiction, |doubt| doubt.reason);
     let Decision { events, next_check, .. } =
         decide::after_delay(&dispatched, reason, core.rules(account, &dispatched), core.clock.now());
-    log_outcome(&core.record(&dispatched, events, next_check, GATEWAY).await?);
+    log_outcome(&core.record(&dispatched, events, next_check, &Actor::gateway()).await?);
     Ok(())
 }
 
@@ -150,7 +151,7 @@ async fn send(core: &Arc<EngineCore>, account: &AccountRuntime, refund: Refund, 
     let has_opened = account.record_result(generation, report.signal, &refund);
     let Decision { events, next_check, .. } =
         decide::after_attempt(&refund, report.outcome, core.rules(account, &refund), core.clock.now());
-    match core.record(&refund, events, next_check, GATEWAY).await {
+    match core.record(&refund, events, next_check, &Actor::gateway()).await {
         Ok(recorded) => {
             // The workers may sleep until later than this refund is due.
             match recorded.outcome.state {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::domain::authority::Authority;
 use crate::domain::event::Event;
 use crate::domain::ids::RefundId;
 use crate::domain::refund::Refund;
@@ -15,7 +16,7 @@ pub(super) async fn cancel(
     core: Arc<EngineCore>,
     id: RefundId,
     etag: Option<String>,
-    actor: String,
+    by: Authority,
 ) -> Result<Refund, EngineError> {
     loop {
         let refund = core.get(&id).await?;
@@ -25,7 +26,7 @@ pub(super) async fn cancel(
         if etag.as_ref().is_some_and(|etag| *etag != refund.etag()) {
             return Err(EngineError::EtagMismatch { present: refund.etag() });
         }
-        match core.record(&refund, vec![Event::Cancelled], None, &actor).await {
+        match core.record(&refund, vec![Event::Cancelled], None, &by.actor).await {
             Ok(cancelled) => return Ok(cancelled.outcome),
             // It changed after it was read: check again whether it may still be cancelled.
             Err(LedgerError::StaleRevision { .. }) => {}

@@ -2,6 +2,7 @@
 
 use tokio::time::Instant;
 
+use crate::domain::authority::Authority;
 use crate::domain::event::Resolution;
 use crate::domain::ids::{AccountName, RefundId};
 use crate::domain::refund::{Intent, Refund};
@@ -14,7 +15,7 @@ pub struct CreateCommand {
     /// Record it although a similar refund was recorded within a day.
     pub allow_similar: bool,
     /// Who asks.
-    pub actor: String,
+    pub by: Authority,
     /// When the caller must have an answer; nothing is recorded after it.
     pub answer_by: Instant,
     /// How long to wait for an outcome; not later than `answer_by`.
@@ -47,7 +48,7 @@ pub struct ResolveCommand {
     /// reconciling it.
     pub take_over: bool,
     /// Who decides.
-    pub actor: String,
+    pub by: Authority,
 }
 
 /// A refund to be continued at another account or place.
@@ -62,5 +63,5 @@ pub struct ReassignCommand {
     /// The evidence that both places share one set of records at the provider.
     pub evidence: String,
     /// Who decides.
-    pub actor: String,
+    pub by: Authority,
 }

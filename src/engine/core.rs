@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, debug_span};
 
+use crate::domain::authority::Actor;
 use crate::domain::clock::{Clock as _, Timestamp};
 use crate::domain::event::Event;
 use crate::domain::ids::{AccountName, RefundId};
@@ -105,7 +106,7 @@ impl EngineCore {
         refund: &Refund,
         events: Vec<Event>,
         next_check: Option<Timestamp>,
-        actor: &str,
+        actor: &Actor,
     ) -> Result<Recorded<Refund>, LedgerError> {
         let mut pause = Duration::from_millis(1);
         loop {
@@ -114,7 +115,7 @@ impl EngineCore {
                 revision: refund.revision,
                 events: events.clone(),
                 next_check,
-                actor: actor.to_owned(),
+                actor: actor.clone(),
                 now: self.clock.now(),
             };
             match self.ledger.record(record).instrument(debug_span!("commit", step = "record")).await {

@@ -11,6 +11,7 @@ use tracing::{Instrument as _, debug, debug_span, info};
 use crate::domain::clock::{Clock as _, Timestamp};
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::state::State;
+use crate::domain::target::FieldViolation;
 use crate::engine::account::AccountRuntime;
 use crate::engine::attempt;
 use crate::engine::circuit_breaker::Generation;
@@ -145,6 +146,11 @@ fn account_for<'a>(core: &'a EngineCore, intent: &Intent) -> Result<&'a Arc<Acco
         return Err(EngineError::AccountMismatch { account: intent.account.clone(), of, target });
     }
     account.configured.check_target(&intent.target).map_err(|violation| EngineError::Invalid(vec![violation]))?;
+    let currency = account.configured.place.currency;
+    if intent.expected_amount.is_some_and(|expected| expected.currency != currency) {
+        let problem = format!("must be {currency}, the account's currency");
+        return Err(EngineError::Invalid(vec![FieldViolation::new("expected_amount.currency_code", problem)]));
+    }
     Ok(account)
 }
 
@@ -162,7 +168,7 @@ fn new_refund(
         place: account.configured.place.clone(),
         related: account.related.clone(),
         allow_similar: command.allow_similar,
-        actor: command.actor,
+        actor: command.by.actor,
         now: core.clock.now(),
         ticket,
         trace_parent: traces::current().or(command.trace_parent),

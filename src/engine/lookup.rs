@@ -2,6 +2,7 @@
 
 use tracing::{Instrument as _, info};
 
+use crate::domain::authority::Actor;
 use crate::domain::clock::Clock as _;
 use crate::domain::outcome::{AccountSignal, Lookup};
 use crate::domain::refund::Refund;
@@ -22,7 +23,7 @@ pub(super) async fn look_up_and_record(
     core: &EngineCore,
     account: &AccountRuntime,
     mut refund: Refund,
-    actor: &str,
+    actor: &Actor,
 ) -> Result<(Refund, bool), LedgerError> {
     account.rate_limiter.acquire().await;
     let asked = core.clock.now();

@@ -68,6 +68,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 
+use crate::domain::authority::Authority;
 use crate::domain::clock::{Clock, Timestamp};
 use crate::domain::history::EventRecord;
 use crate::domain::ids::{AccountName, RefundId};
@@ -157,9 +158,9 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError::NotCancellable`], [`EngineError::EtagMismatch`], those of the ledger.
-    pub async fn cancel(&self, id: &RefundId, etag: Option<&str>, actor: &str) -> Result<Refund, EngineError> {
+    pub async fn cancel(&self, id: &RefundId, etag: Option<&str>, by: Authority) -> Result<Refund, EngineError> {
         // Detached: waiters are notified of the cancellation even if the caller leaves.
-        let cancel = cancel::cancel(self.0.clone(), id.clone(), etag.map(str::to_owned), actor.to_owned());
+        let cancel = cancel::cancel(self.0.clone(), id.clone(), etag.map(str::to_owned), by);
         self.0.run_detached(cancel).await
     }
 
@@ -168,9 +169,9 @@ impl Engine {
     /// # Errors
     /// [`EngineError::NotInDoubt`] if nothing about the refund is open at the provider,
     /// [`EngineError::AccountChanged`], those of the ledger.
-    pub async fn reconcile(&self, id: &RefundId, actor: &str) -> Result<Refund, EngineError> {
+    pub async fn reconcile(&self, id: &RefundId, by: Authority) -> Result<Refund, EngineError> {
         self.refuse_while_draining()?;
-        self.0.run_detached(reconcile::reconcile(self.0.clone(), id.clone(), actor.to_owned())).await
+        self.0.run_detached(reconcile::reconcile(self.0.clone(), id.clone(), by)).await
     }
 
     /// Records an operator's decision on a refund whose outcome the gateway cannot find out.

@@ -17,11 +17,12 @@ use std::sync::Arc;
 use futures_util::{StreamExt as _, stream};
 use tracing::{info, warn};
 
+use crate::domain::authority::Actor;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::AccountName;
 use crate::domain::refund::Refund;
 use crate::domain::state::State;
-use crate::ledger::{GATEWAY, Ledger, LedgerError, ListedRefund, OpenRefunds, Reassign, RelatedLogins};
+use crate::ledger::{Ledger, LedgerError, ListedRefund, OpenRefunds, Reassign, RelatedLogins};
 use crate::providers::{Account, Accounts};
 
 /// The number of refunds that are moved concurrently, so that they share commits.
@@ -150,7 +151,7 @@ pub fn reassign_to_present_place(
         // Only a refund that is yet to be sent can cause a double payment.
         reject_similar: refund.state == State::Pending,
         evidence: "the configuration names its former place".to_owned(),
-        actor: GATEWAY.to_owned(),
+        actor: Actor::gateway(),
         now,
     }
 }

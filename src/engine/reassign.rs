@@ -39,7 +39,7 @@ pub(super) async fn reassign(core: Arc<EngineCore>, command: ReassignCommand) ->
         related: account.related.clone(),
         reject_similar: true,
         evidence: command.evidence,
-        actor: command.actor,
+        actor: command.by.actor,
         now: core.clock.now(),
     };
     match core.ledger.reassign(reassign).await {

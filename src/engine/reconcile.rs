@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::{Instrument as _, warn};
 
+use crate::domain::authority::{Actor, Authority};
 use crate::domain::clock::Clock as _;
 use crate::domain::ids::RefundId;
 use crate::domain::refund::Refund;
@@ -14,7 +15,6 @@ use crate::engine::core::{EngineCore, LEDGER_ERROR_BACKOFF};
 use crate::engine::decide::{self, Step};
 use crate::engine::error::EngineError;
 use crate::engine::{attempt, lookup, spans};
-use crate::ledger::GATEWAY;
 
 /// Reconciles a refund that is due, unless it has been reconciled since `refund` was read. Holds
 /// `lookup_slot` until the lookup is recorded.
@@ -43,11 +43,12 @@ pub(super) async fn reconcile_one(
             attempt::resend(core, account, refund, false).await
         }
         Step::LookUp => {
+            let gateway = Actor::gateway();
             let looked_up = tokio::select! {
                 biased;
                 // A lookup can be repeated; the drain need not wait for it.
                 () = core.draining.cancelled() => return,
-                looked_up = lookup::look_up_and_record(core, account, refund, GATEWAY) => looked_up,
+                looked_up = lookup::look_up_and_record(core, account, refund, &gateway) => looked_up,
             };
             drop(lookup_slot);
             match looked_up {
@@ -71,7 +72,7 @@ async fn retry_later(problem: &EngineError) {
 ///
 /// If the lookup proves that one more attempt is safe, it is made immediately, as after a scheduled
 /// lookup.
-pub(super) async fn reconcile(core: Arc<EngineCore>, id: RefundId, actor: String) -> Result<Refund, EngineError> {
+pub(super) async fn reconcile(core: Arc<EngineCore>, id: RefundId, by: Authority) -> Result<Refund, EngineError> {
     let refund = core.get(&id).await?;
     if !refund.state.is_in_question() && !refund.is_followed(core.clock.now()) {
         return Err(EngineError::NotInDoubt(refund.state));
@@ -82,7 +83,7 @@ pub(super) async fn reconcile(core: Arc<EngineCore>, id: RefundId, actor: String
     // The semaphore is never closed, so this only waits.
     let slot = account.lookup_slots.acquire().await.map_err(|_| EngineError::Draining)?;
     let span = spans::lookup_span(&account, &refund);
-    let (refund, is_safe) = lookup::look_up_and_record(&core, &account, refund, &actor).instrument(span).await?;
+    let (refund, is_safe) = lookup::look_up_and_record(&core, &account, refund, &by.actor).instrument(span).await?;
     drop(slot);
     // The refund may be due at another time than before.
     account.reconcile_notify.notify_one();

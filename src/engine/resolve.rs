@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::domain::authority::Actor;
 use crate::domain::clock::{Clock as _, Timestamp};
 use crate::domain::event::{Decided, Event, ItemResolution, Resolution};
 use crate::domain::money::Money;
@@ -36,7 +37,7 @@ pub(super) async fn resolve(core: Arc<EngineCore>, command: ResolveCommand) -> R
         follow_until: follow_until(&core, &refund, &command.resolution),
         ..Decided::new(command.resolution, command.evidence)
     });
-    record(&core, &refund, event, &command.actor).await
+    record(&core, &refund, event, &command.by.actor).await
 }
 
 async fn send_again(core: &Arc<EngineCore>, refund: Refund, command: ResolveCommand) -> Result<Refund, EngineError> {
@@ -54,12 +55,12 @@ async fn send_again(core: &Arc<EngineCore>, refund: Refund, command: ResolveComm
     let generation = account.generation();
     let credential = account.configured.refunds.credential(refund.id());
     let event = Event::Resolved(Decided { credential, ..Decided::new(Resolution::SendAgain, command.evidence) });
-    let refund = record(core, &refund, event, &command.actor).await?;
+    let refund = record(core, &refund, event, &command.by.actor).await?;
     attempt::spawn(core, &account, refund.clone(), slot, generation);
     Ok(refund)
 }
 
-async fn record(core: &EngineCore, refund: &Refund, event: Event, actor: &str) -> Result<Refund, EngineError> {
+async fn record(core: &EngineCore, refund: &Refund, event: Event, actor: &Actor) -> Result<Refund, EngineError> {
     let next_check = match &event {
         Event::Resolved(Decided { follow_until: Some(until), .. }) => {
             Some(core.clock.now().saturating_add(core.settings.schedule.then_every)).filter(|next| next < until)

@@ -22,6 +22,7 @@ use super::circuit_breaker::CircuitBreakerSettings;
 use super::core::MAX_DETACHED_OPERATIONS;
 use super::decide::{Backoff, Schedule};
 use super::*;
+use crate::domain::authority::{Actor, Authority};
 use crate::domain::clock::ManualClock;
 use crate::domain::contract::{Deduplication, LookupKind, RetryContract};
 use crate::domain::event::{Decided, Event, Resolution};
@@ -36,8 +37,8 @@ use crate::domain::state::State;
 use crate::domain::target::{DebitsuccessFields, DebitsuccessTarget, FieldViolation, SectigoTarget, Target};
 use crate::ledger::sqlite::{SqliteLedger, SqliteSettings};
 use crate::ledger::{
-    CreateOutcome, DueKind, DueQuery, FirstAttempt, GATEWAY, Health, NewRefund, OpenRefunds, Reassign, RecordEvents,
-    Recorded, RelatedLogins, Reschedule, Ticket,
+    CreateOutcome, DueKind, DueQuery, FirstAttempt, Health, NewRefund, OpenRefunds, Reassign, RecordEvents, Recorded,
+    RelatedLogins, Reschedule, Ticket,
 };
 use crate::providers::testing::log_capture::LogCapture;
 use crate::telemetry::metrics::AccountMeter;
@@ -191,7 +192,7 @@ impl Bench {
             related: RelatedLogins::default(),
             dispatch: None,
             allow_similar: false,
-            actor: "caller".to_owned(),
+            actor: Authority::unrestricted().actor,
             now: NOW,
             ticket: Ticket::default(),
             trace_parent,
@@ -204,7 +205,7 @@ impl Bench {
             revision: refund.revision,
             events: events.to_vec(),
             next_check: Some(NOW.saturating_add(Duration::from_secs(10))),
-            actor: GATEWAY.to_owned(),
+            actor: Actor::gateway(),
             now: NOW,
         };
         self.ledger.inner.record(record).await.unwrap().outcome
@@ -260,6 +261,7 @@ fn intent(id: &str, target: Target) -> Intent {
         account: AccountName::parse("main").unwrap(),
         target,
         labels: BTreeMap::new(),
+        expected_amount: None,
     }
 }
 
@@ -361,7 +363,7 @@ async fn waiters_are_notified_of_a_cancellation_whose_caller_has_left() {
         tokio::spawn(async move { waiting.wait(&id, revision, Instant::now() + Duration::from_secs(5)).await });
     bench.ledger.holding.send_replace(true);
     {
-        let cancel = engine.cancel(refund.id(), None, "caller");
+        let cancel = engine.cancel(refund.id(), None, Authority::unrestricted());
         tokio::select! {
             cancelled = cancel => panic!("{cancelled:?}"),
             () = reaches(&bench.ledger.held, 1) => {}
@@ -380,7 +382,7 @@ async fn a_lookup_that_found_the_refund_is_not_lost_to_one_that_found_nothing() 
     let mut lookups = Vec::new();
     for asked in 1..=2 {
         let (engine, id) = (engine.clone(), refund.id().clone());
-        lookups.push(tokio::spawn(async move { engine.reconcile(&id, "caller").await.unwrap() }));
+        lookups.push(tokio::spawn(async move { engine.reconcile(&id, Authority::unrestricted()).await.unwrap() }));
         reaches(&bench.provider.asked, asked).await;
     }
     let second = lookups.pop().unwrap();
@@ -398,11 +400,11 @@ async fn operations_of_callers_that_left_are_bounded() {
     let engine = bench.engine().await;
     let answers: Vec<_> = (0..MAX_DETACHED_OPERATIONS).map(|_| bench.next_lookup()).collect();
     for _ in 0..MAX_DETACHED_OPERATIONS {
-        let mut lookup = Box::pin(engine.reconcile(refund.id(), "caller"));
+        let mut lookup = Box::pin(engine.reconcile(refund.id(), Authority::unrestricted()));
         assert!(futures_util::poll!(&mut lookup).is_pending());
     }
-    assert_eq!(engine.reconcile(refund.id(), "caller").await, Err(EngineError::TooManyOperations));
-    assert_eq!(engine.cancel(refund.id(), None, "caller").await, Err(EngineError::TooManyOperations));
+    assert_eq!(engine.reconcile(refund.id(), Authority::unrestricted()).await, Err(EngineError::TooManyOperations));
+    assert_eq!(engine.cancel(refund.id(), None, Authority::unrestricted()).await, Err(EngineError::TooManyOperations));
     drop(answers);
 }
 
@@ -427,7 +429,7 @@ async fn a_refund_that_the_configuration_no_longer_allows_is_still_found() {
         let command = |intent: Intent| CreateCommand {
             intent,
             allow_similar: false,
-            actor: "caller".to_owned(),
+            by: Authority::unrestricted(),
             answer_by: Instant::now() + LIMIT,
             wait_until: Instant::now(),
             trace_parent: None,
@@ -470,7 +472,7 @@ async fn event_streams_share_new_events_and_miss_none() {
                 related: RelatedLogins::default(),
                 dispatch: Some(FirstAttempt { credential: None }),
                 allow_similar: false,
-                actor: "caller".to_owned(),
+                actor: Authority::unrestricted().actor,
                 now: NOW,
                 ticket: Ticket::default(),
                 trace_parent: None,

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::{Instrument, warn};
 
+use crate::domain::authority::Actor;
 use crate::domain::clock::{Clock as _, Timestamp};
 use crate::domain::event::Event;
 use crate::domain::place::Destination;
@@ -19,7 +20,7 @@ use crate::engine::circuit_breaker::Permission;
 use crate::engine::core::{EngineCore, LEDGER_ERROR_BACKOFF};
 use crate::engine::outcome_log::event_number;
 use crate::engine::{attempt, lookup, reconcile, spans};
-use crate::ledger::{DueKind, DueQuery, GATEWAY, Health, LedgerError, ListQuery, Recorded};
+use crate::ledger::{DueKind, DueQuery, Health, LedgerError, ListQuery, Recorded};
 
 /// A worker looks for due refunds at least this often: a wall clock that is set forward wakes no
 /// worker.
@@ -192,7 +193,7 @@ async fn expire_overdue(core: &EngineCore, account: &AccountRuntime, now: Timest
                 next = next.min(expiry.saturating_add(behind));
                 continue;
             }
-            match core.record(refund, vec![Event::Expired], None, GATEWAY).await {
+            match core.record(refund, vec![Event::Expired], None, &Actor::gateway()).await {
                 Ok(Recorded { outcome, sequence }) => {
                     let sequence = event_number(sequence);
                     let span = spans::refund_span(core, &outcome).await;

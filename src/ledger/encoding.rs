@@ -16,6 +16,7 @@ use std::slice;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value as Json;
 
+use crate::domain::authority::{Actor, GATEWAY};
 use crate::domain::clock::Timestamp;
 use crate::domain::event::EventKind;
 use crate::domain::history::{self, EventRecord};
@@ -27,10 +28,18 @@ use crate::domain::refund::{Doubt, Intent, Refund};
 use crate::domain::state::State;
 use crate::domain::target::Target;
 use crate::domain::target_fields::{FieldValue, TargetFields};
-use crate::ledger::GATEWAY;
 
 /// The columns of a refund that never change, in the table's order, after `ordinal`.
-pub(super) const INTENT_COLUMNS: [&str; 5] = ["id", "provider", "target", "labels", "create_time"];
+pub(super) const INTENT_COLUMNS: [&str; 8] = [
+    "id",
+    "provider",
+    "target",
+    "labels",
+    "create_time",
+    "created_by",
+    "expected_currency_code",
+    "expected_minor_units",
+];
 
 /// The columns of a refund that change with events, in the table's order. A later version appends
 /// its columns here: the digest follows this order.
@@ -78,7 +87,7 @@ pub(super) const SCHEDULE_COLUMNS: [&str; 3] = ["next_check", "unheard", "doubt_
 
 /// What [`decode_event`] reads: the columns of an event, with the refund's id in place of its
 /// ordinal, and the refund's provider.
-pub(super) const EVENT_COLUMNS: [&str; 13] = [
+pub(super) const EVENT_COLUMNS: [&str; 15] = [
     "sequence",
     "ordinal",
     "revision",
@@ -88,6 +97,8 @@ pub(super) const EVENT_COLUMNS: [&str; 13] = [
     "kind",
     "attempt",
     "actor",
+    "actor_credential",
+    "actor_policy",
     "note",
     "refund_digest",
     "chain_hash",
@@ -158,11 +169,19 @@ pub(super) fn columns() -> impl Iterator<Item = &'static str> {
 }
 
 /// The values of [`INTENT_COLUMNS`].
-pub(super) fn intent_values(intent: &Intent, create_time: Timestamp) -> [ColumnValue<'_>; 5] {
+pub(super) fn intent_values(refund: &Refund) -> [ColumnValue<'_>; 8] {
     // The account is stored with the state, because a refund can be reassigned to another one.
-    let Intent { id, account: _, target, labels } = intent;
-    let provider = target.provider().as_str();
-    [text(id.as_str()), text(provider), target_json(&target.fields()), labels_json(labels), time(create_time)]
+    let Intent { id, account: _, target, labels, expected_amount } = &refund.intent;
+    [
+        text(id.as_str()),
+        text(target.provider().as_str()),
+        target_json(&target.fields()),
+        labels_json(labels),
+        time(refund.create_time),
+        optional_text(refund.created_by.as_deref()),
+        optional_text(expected_amount.as_ref().map(|amount| amount.currency.code())),
+        optional_integer(expected_amount.map(|amount| amount.minor_units)),
+    ]
 }
 
 /// The values of [`STATE_COLUMNS`].
@@ -225,6 +244,11 @@ pub(super) fn decode_refund(values: &[ColumnValue<'_>]) -> Result<Refund, Column
     let target = cells.parsed(|json| parse_target(provider, json))?;
     let labels: BTreeMap<String, String> = cells.parsed(|json| serde_json::from_str(json))?;
     let create_time = cells.time()?;
+    let created_by = cells.optional_text()?;
+    let expected_amount = match cells.optional_parsed(Currency::parse)? {
+        Some(currency) => Some(Money { currency, minor_units: cells.number()? }),
+        None => cells.skip(1),
+    };
 
     let account = cells.parsed(AccountName::parse)?;
     let place = Place { endpoint: cells.text()?, login: cells.text()?, currency: cells.parsed(Currency::parse)? };
@@ -283,9 +307,11 @@ pub(super) fn decode_refund(values: &[ColumnValue<'_>]) -> Result<Refund, Column
         doubt.not_processed = doubt_not_processed;
     }
 
-    let intent = Intent { id, account: first_account.unwrap_or_else(|| account.clone()), target, labels };
+    let first_account = first_account.unwrap_or_else(|| account.clone());
+    let intent = Intent { id, account: first_account, target, labels, expected_amount };
     let refund = Refund {
         intent,
+        created_by,
         account,
         place,
         placed_time,
@@ -333,7 +359,11 @@ pub(super) fn decode_event(values: &[ColumnValue<'_>]) -> Result<StoredEvent, Co
     let to = cells.parsed(state)?;
     let kind = cells.parsed(|name| EventKind::parse(name).ok_or("names no kind of event"))?;
     let attempt = cells.number()?;
-    let actor = cells.optional_text()?.unwrap_or_else(|| GATEWAY.to_owned());
+    let actor = Actor {
+        name: cells.optional_text()?.unwrap_or_else(|| GATEWAY.to_owned()),
+        credential: cells.optional_text()?,
+        policy: cells.optional_text()?,
+    };
     let note = cells.optional_text()?;
     let refund_digest = cells.optional_hash()?;
     let chain_hash = cells.hash()?;
@@ -348,9 +378,9 @@ pub(super) fn decode_event(values: &[ColumnValue<'_>]) -> Result<StoredEvent, Co
     Ok(StoredEvent { record, refund_digest })
 }
 
-/// The actor of an event as it is stored. None: the gateway.
-pub(super) fn stored_actor(actor: &str) -> Option<&str> {
-    Some(actor).filter(|actor| *actor != GATEWAY)
+/// The name of an event's actor as it is stored. None: the gateway.
+pub(super) fn stored_actor(actor: &Actor) -> Option<&str> {
+    Some(actor.name.as_str()).filter(|name| *name != GATEWAY)
 }
 
 /// The note of an event as it is stored. None: [`history::usual_note`] is the same.
@@ -365,8 +395,7 @@ pub(super) fn integer(number: u64) -> i64 {
 
 /// Every value must be as the refund is written.
 fn verify_roundtrip(refund: &Refund, values: &[ColumnValue<'_>]) -> Result<(), ColumnError> {
-    let intent = intent_values(&refund.intent, refund.create_time);
-    let written = intent.into_iter().chain(state_values(refund)).chain(schedule_values(refund));
+    let written = intent_values(refund).into_iter().chain(state_values(refund)).chain(schedule_values(refund));
     for ((column, found), written) in columns().zip(values).zip(written) {
         if *found != written {
             return Err(ColumnError::new(column, "is not in the form in which it is written"));

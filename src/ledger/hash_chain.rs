@@ -31,6 +31,7 @@
 //! kind           text
 //! attempt        integer
 //! actor          text      absent if it is the gateway
+//! actor_credential, actor_policy   texts, absent for the gateway and without an access file
 //! note           text      absent for the kinds created and dispatched, which say it all
 //! refund_digest  blob      absent if the next event is of the same refund and transaction
 //! ```
@@ -43,6 +44,7 @@ use std::borrow::Cow;
 
 use sha2::{Digest, Sha256};
 
+use crate::domain::authority::Actor;
 use crate::domain::event::EventKind;
 use crate::domain::ids::RefundId;
 use crate::domain::state::State;
@@ -69,7 +71,7 @@ pub(super) struct EventHashInput<'a> {
     pub(super) to: State,
     pub(super) kind: EventKind,
     pub(super) attempt: u32,
-    pub(super) actor: Option<&'a str>,
+    pub(super) actor: &'a Actor,
     pub(super) note: Option<&'a str>,
     pub(super) refund_digest: Option<&'a Hash>,
 }
@@ -106,8 +108,7 @@ pub(super) fn refund_digest(ordinal: i64, intent: &[ColumnValue<'_>], state: &[C
 
 /// The digest that the last event of a refund must have recorded.
 pub(super) fn digest_of(StoredRefund { ordinal, refund }: &StoredRefund) -> Hash {
-    let intent = encoding::intent_values(&refund.intent, refund.create_time);
-    refund_digest(*ordinal, &intent, &encoding::state_values(refund))
+    refund_digest(*ordinal, &encoding::intent_values(refund), &encoding::state_values(refund))
 }
 
 fn refund_fields<'a>(
@@ -141,13 +142,13 @@ impl<'a> EventHashInput<'a> {
             to: record.to,
             kind: record.kind,
             attempt: record.attempt,
-            actor: encoding::stored_actor(&record.actor),
+            actor: &record.actor,
             note: encoding::stored_note(record.kind, &record.note),
             refund_digest: event.refund_digest.as_ref(),
         }
     }
 
-    fn fields(&self, sequence: u64, previous: &'a Hash) -> [(&'static str, Cow<'a, ColumnValue<'a>>); 12] {
+    fn fields(&self, sequence: u64, previous: &'a Hash) -> [(&'static str, Cow<'a, ColumnValue<'a>>); 14] {
         let integer_value = |number| ColumnValue::Integer(number);
         let text = |text: &'a str| ColumnValue::Text(Cow::Borrowed(text));
         let blob = |hash: &'a Hash| ColumnValue::Blob(Cow::Borrowed(hash.as_slice()));
@@ -161,7 +162,9 @@ impl<'a> EventHashInput<'a> {
             ("to_state", text(self.to.as_str())),
             ("kind", text(self.kind.as_str())),
             ("attempt", integer_value(i64::from(self.attempt))),
-            ("actor", self.actor.map_or(ColumnValue::Null, text)),
+            ("actor", encoding::stored_actor(self.actor).map_or(ColumnValue::Null, text)),
+            ("actor_credential", self.actor.credential.as_deref().map_or(ColumnValue::Null, text)),
+            ("actor_policy", self.actor.policy.as_deref().map_or(ColumnValue::Null, text)),
             ("note", self.note.map_or(ColumnValue::Null, text)),
             ("refund_digest", self.refund_digest.map_or(ColumnValue::Null, blob)),
         ]

@@ -38,6 +38,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 pub use self::admin::LedgerAdmin;
+use crate::domain::authority::Actor;
 use crate::domain::clock::Timestamp;
 use crate::domain::event::Event;
 use crate::domain::history::EventRecord;
@@ -45,9 +46,6 @@ use crate::domain::ids::{AccountName, ProviderKind, RefundId};
 use crate::domain::place::{Destination, Place};
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::state::{IllegalTransition, State};
-
-/// The actor of events that no caller or operator asked for.
-pub const GATEWAY: &str = "gateway";
 
 /// The durable record. The module's doc says what every method promises.
 #[async_trait]
@@ -217,7 +215,7 @@ pub struct NewRefund {
     /// Records it although a similar refund was recorded within a day.
     pub allow_similar: bool,
     /// The actor of the first event.
-    pub actor: String,
+    pub actor: Actor,
     pub now: Timestamp,
     /// Lets the caller cancel the request until the ledger starts it.
     pub ticket: Ticket,
@@ -259,7 +257,7 @@ pub struct Reassign {
     pub reject_similar: bool,
     /// Why both places are the same account at the provider.
     pub evidence: String,
-    pub actor: String,
+    pub actor: Actor,
     pub now: Timestamp,
 }
 
@@ -354,7 +352,7 @@ pub struct RecordEvents {
     /// When the refund is looked up next, if it is still looked up after the events. None: at once
     /// in [`State::InDoubt`] and [`State::Submitted`], never in any other state.
     pub next_check: Option<Timestamp>,
-    pub actor: String,
+    pub actor: Actor,
     pub now: Timestamp,
 }
 
@@ -364,8 +362,12 @@ pub struct ListQuery {
     /// In one of these states. Empty: in any state.
     pub states: Vec<State>,
     pub account: Option<AccountName>,
+    /// At one of these accounts, or recorded for one of them. None: at any account.
+    pub visible_accounts: Option<Vec<AccountName>>,
     /// With this among [`crate::domain::target::Target::references`].
     pub target_reference: Option<String>,
+    /// As of [`Refund::created_by`].
+    pub created_by: Option<String>,
     /// Created at this time or later.
     pub created_from: Option<Timestamp>,
     /// Created before this time.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use recoup::domain::authority::Authority;
 use recoup::domain::event::{ItemResolution, Resolution};
 use recoup::domain::ids::{AccountName, RefundId};
 use recoup::domain::money::Money;
@@ -57,7 +58,7 @@ pub(crate) fn intent(plan: &Plan, refund: u8, target: u8, variant: u8) -> Intent
         0 => planned.provider().account_name(),
         _ => planned.provider().second_account(),
     };
-    Intent { id: id(refund), account, target: wanted, labels }
+    Intent { id: id(refund), account, target: wanted, labels, expected_amount: None }
 }
 
 pub(crate) fn id(refund: u8) -> RefundId {
@@ -99,7 +100,7 @@ pub(crate) async fn call(sim: Arc<Sim>, engine: Engine, op: Op) {
             let command = CreateCommand {
                 intent: requested.clone(),
                 allow_similar: similar,
-                actor: "caller".to_owned(),
+                by: Authority::unrestricted(),
                 answer_by: now + DEADLINE,
                 wait_until: now + Duration::from_millis(wait_ms),
                 trace_parent: None,
@@ -114,7 +115,7 @@ pub(crate) async fn call(sim: Arc<Sim>, engine: Engine, op: Op) {
             let command = CreateCommand {
                 intent: intent(plan, refund, target, 0),
                 allow_similar: false,
-                actor: "caller".to_owned(),
+                by: Authority::unrestricted(),
                 answer_by: now + DEADLINE,
                 wait_until: now,
                 trace_parent: None,
@@ -136,12 +137,12 @@ pub(crate) async fn call(sim: Arc<Sim>, engine: Engine, op: Op) {
                 if old_etag {
                     tokio::time::sleep(Duration::from_millis(3)).await;
                 }
-                Ok((engine.cancel(&id(refund), etag.as_deref(), "caller").await?, false))
+                Ok((engine.cancel(&id(refund), etag.as_deref(), Authority::unrestricted()).await?, false))
             };
             record(&sim, "cancel", refund, None, gives_up_after_ms, cancel).await;
         }
         Op::Reconcile { refund, gives_up_after_ms } => {
-            let reconcile = async { Ok((engine.reconcile(&id(refund), "operator").await?, false)) };
+            let reconcile = async { Ok((engine.reconcile(&id(refund), Authority::unrestricted()).await?, false)) };
             record(&sim, "reconcile", refund, None, gives_up_after_ms, reconcile).await;
         }
         Op::Resolve { refund, send_again, take_over } => {
@@ -206,11 +207,11 @@ async fn reassign(sim: &Arc<Sim>, engine: &Engine, refund: &Refund, account: Acc
         return false;
     }
     let etag = if stale { "0-0".to_owned() } else { refund.etag() };
-    let (id, actor) = (refund.id().clone(), "operator".to_owned());
+    let (id, by) = (refund.id().clone(), Authority::unrestricted());
     let number = lock(&sim.history).begin("reassign", id.as_str(), None);
     sim.trace(format_args!("call {number} reassign {} to {account}", id.as_str()));
     let evidence = "both hosts show the same orders".to_owned();
-    let result = CallResult::from(engine.reassign(ReassignCommand { id, etag, account, evidence, actor }).await);
+    let result = CallResult::from(engine.reassign(ReassignCommand { id, etag, account, evidence, by }).await);
     if let CallResult::Error(error) = &result {
         sim.trace(format_args!("call {number} reassign: {error}"));
     }
@@ -235,7 +236,7 @@ pub(crate) async fn unblock(sim: &Arc<Sim>, engine: &Engine, refund: &Refund) {
     }
     if refund.state == State::Pending {
         let number = lock(&sim.history).begin("cancel", refund.id().as_str(), None);
-        let result = CallResult::from(engine.cancel(refund.id(), None, "operator").await);
+        let result = CallResult::from(engine.cancel(refund.id(), None, Authority::unrestricted()).await);
         lock(&sim.history).end(number, result);
     } else {
         resolve(sim, engine, refund.id(), false, true).await;
@@ -261,7 +262,7 @@ pub(crate) async fn resolve(sim: &Arc<Sim>, engine: &Engine, id: &RefundId, send
         resolution,
         evidence: "the provider's books".to_owned(),
         take_over: is_early,
-        actor: "operator".to_owned(),
+        by: Authority::unrestricted(),
     };
     let result = CallResult::from(engine.resolve(command).await);
     if let CallResult::Error(error) = &result {

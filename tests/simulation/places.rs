@@ -6,13 +6,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use recoup::domain::authority::GATEWAY;
 use recoup::domain::event::{Event, EventKind, Observation, RecordSeen};
 use recoup::domain::history::EventRecord;
 use recoup::domain::place::Destination;
 use recoup::domain::refund::Refund;
 use recoup::domain::state::State;
 use recoup::ledger::sqlite::SqliteLedger;
-use recoup::ledger::{GATEWAY, Ledger, ListQuery};
+use recoup::ledger::{Ledger, ListQuery};
 
 use crate::oracle::{SLACK, was_proven_absent};
 use crate::plan::{PROVIDERS, ProviderKind};
@@ -349,10 +350,10 @@ fn moves(sim: &Sim, starts: &[Start], events: &[EventRecord], finals: &BTreeMap<
                 let is_from = |site: &Site| (site.host, site.login) == (from.host, from.login);
                 account.at.account == before.account && account.former.iter().any(|former| is_from(&former.site))
             });
-            if !is_same || (event.actor == GATEWAY && !is_former) {
+            if !is_same || (event.actor.name == GATEWAY && !is_former) {
                 sim.violation(
                     "moved only where the operator said so",
-                    format_args!("{} moved {id} from {from:?} to {to:?}", event.actor),
+                    format_args!("{} moved {id} from {from:?} to {to:?}", event.actor.name),
                 );
             }
         }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use recoup::domain::authority::Authority;
 use recoup::domain::refund::Refund;
 use recoup::domain::state::State;
 use recoup::engine::circuit_breaker::CircuitBreakerSettings;
@@ -260,7 +261,7 @@ async fn reach_quiescence(sim: &Arc<Sim>, engine: &Engine) {
     }
     // A payment after a rejection is found by the daily lookup, or by ReconcileRefund.
     for refund in all(engine).await {
-        let reconciled = engine.reconcile(refund.id(), "operator").await;
+        let reconciled = engine.reconcile(refund.id(), Authority::unrestricted()).await;
         sim.trace(format_args!("reconciled at the end: {} {}", refund.id().as_str(), state_or_error(&reconciled)));
     }
     tokio::time::sleep(Duration::from_secs(1)).await;

@@ -30,6 +30,7 @@ fn of(target: Target) -> Refund {
         account: AccountName::parse("account").unwrap(),
         target,
         labels: BTreeMap::new(),
+        expected_amount: None,
     };
     Refund::new(intent, place(), Timestamp::from_seconds(1_000))
 }

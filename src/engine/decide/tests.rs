@@ -60,6 +60,7 @@ fn dispatching() -> Refund {
         account: AccountName::parse("account").unwrap(),
         target: Target::Sectigo(SectigoTarget::new("1000001", 11).unwrap()),
         labels: BTreeMap::new(),
+        expected_amount: None,
     };
     let endpoint = "https://provider.example".to_owned();
     let place = Place { endpoint, login: "login".to_owned(), currency: Currency::USD };

@@ -6,6 +6,7 @@ use futures_util::FutureExt as _;
 use rstest::rstest;
 
 use super::*;
+use crate::domain::authority::Authority;
 use crate::engine::circuit_breaker::Permission;
 
 fn order(number: u32) -> Intent {
@@ -51,7 +52,7 @@ async fn a_refund_expires_behind_any_number_of_moved_ones() {
                 related: RelatedLogins::default(),
                 reject_similar: false,
                 evidence: "one set of records".to_owned(),
-                actor: "operator".to_owned(),
+                actor: Authority::unrestricted().actor,
                 now: at,
             };
             bench.ledger.inner.reassign(reassign).await.unwrap();
@@ -156,7 +157,7 @@ async fn a_refused_secret_is_read_again(#[case] signal: AccountSignal, #[case] i
     assert!(!was_refused(), "it is accepted");
     let evidence = "odd".to_owned();
     bench.next_lookup().send(Lookup::Unavailable { evidence, signal }).unwrap();
-    engine.reconcile(refund.id(), "caller").await.unwrap();
+    engine.reconcile(refund.id(), Authority::unrestricted()).await.unwrap();
     assert_eq!(was_refused(), is_refused);
     record_signal(&account, AccountSignal::CredentialsRefused);
     assert!(was_refused(), "by the answer to an attempt");

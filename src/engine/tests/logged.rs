@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use rstest::rstest;
 
 use super::*;
+use crate::domain::authority::Authority;
 use crate::engine::circuit_breaker::Permission;
 
 const SUSPENDED: &str = "provider not responding: account suspended, its refunds stay PENDING";
@@ -135,7 +136,7 @@ async fn a_start_logs_what_it_moved_and_what_it_could_not_move(#[case] free: u32
             related: RelatedLogins::default(),
             dispatch: None,
             allow_similar: false,
-            actor: "caller".to_owned(),
+            actor: Authority::unrestricted().actor,
             now: NOW,
             ticket: Ticket::default(),
             trace_parent: None,

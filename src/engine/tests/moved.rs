@@ -4,6 +4,7 @@
 use rstest::rstest;
 
 use super::*;
+use crate::domain::authority::{Actor, Authority, GATEWAY};
 use crate::domain::event::{EventKind, Observation, RecordSeen};
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -33,7 +34,7 @@ fn reassign(refund: &Refund) -> ReassignCommand {
         etag: refund.etag(),
         account: AccountName::parse("main").unwrap(),
         evidence: "one set of records".to_owned(),
-        actor: "operator".to_owned(),
+        by: Authority::unrestricted(),
     }
 }
 
@@ -60,17 +61,20 @@ async fn a_refund_of_another_place_waits(#[case] events: Vec<Event>) {
     let account_changed = Err(EngineError::AccountChanged { differing: vec!["login"] });
     match refund.state {
         State::Pending => {
-            assert_eq!(engine.cancel(refund.id(), None, "caller").await.unwrap().state, State::Cancelled);
+            assert_eq!(
+                engine.cancel(refund.id(), None, Authority::unrestricted()).await.unwrap().state,
+                State::Cancelled
+            );
         }
         state => {
-            assert_eq!(engine.reconcile(refund.id(), "caller").await, account_changed);
+            assert_eq!(engine.reconcile(refund.id(), Authority::unrestricted()).await, account_changed);
             let command = |resolution| ResolveCommand {
                 id: refund.id().clone(),
                 etag: refund.etag(),
                 resolution,
                 evidence: "ticket".to_owned(),
                 take_over: state == State::InDoubt,
-                actor: "operator".to_owned(),
+                by: Authority::unrestricted(),
             };
             if state == State::NeedsReview {
                 let again = engine.resolve(command(crate::domain::event::Resolution::SendAgain)).await;
@@ -112,7 +116,7 @@ async fn an_operator_reassigns_a_refund_to_the_present_place() {
     let answer = engine.reassign(again).await;
     assert!(matches!(answer, Err(EngineError::NotReassignable(_) | EngineError::EtagMismatch { .. })), "{answer:?}");
     let history = engine.events_of(review.id(), review.revision, 1).await.unwrap();
-    assert_eq!((history[0].kind, history[0].actor.as_str()), (EventKind::Reassigned, "operator"));
+    assert_eq!((history[0].kind, history[0].actor.name.as_str()), (EventKind::Reassigned, "caller"));
 }
 
 #[rstest]
@@ -149,7 +153,7 @@ async fn refunds_of_a_former_place_are_moved_at_start_up() {
         related: RelatedLogins::default(),
         dispatch: None,
         allow_similar: false,
-        actor: "caller".to_owned(),
+        actor: Authority::unrestricted().actor,
         now: NOW,
         ticket: Ticket::default(),
         trace_parent: None,
@@ -168,7 +172,7 @@ async fn refunds_of_a_former_place_are_moved_at_start_up() {
         assert_eq!((moved.place.login.as_str(), moved.attempted_elsewhere), ("new", true));
         let history = engine.events_of(doubt.id(), 0, 99).await.unwrap();
         let moves = history.iter().filter(|event| event.kind == EventKind::Reassigned);
-        assert_eq!(moves.map(|event| event.actor.as_str()).collect::<Vec<_>>(), [GATEWAY], "once");
+        assert_eq!(moves.map(|event| event.actor.name.as_str()).collect::<Vec<_>>(), [GATEWAY], "once");
         for left in [&blocked, &failed] {
             assert_eq!(engine.get(left.id()).await.unwrap(), *left);
         }
@@ -242,14 +246,14 @@ async fn allowed_refund(bench: &Bench, id: &str, place: Place, events: &[Event])
         related: RelatedLogins::default(),
         dispatch: None,
         allow_similar: true,
-        actor: "caller".to_owned(),
+        actor: Authority::unrestricted().actor,
         now: NOW,
         ticket: Ticket::default(),
         trace_parent: None,
     };
     let CreateOutcome::New(refund) = bench.ledger.inner.create(create).await.unwrap().outcome else { panic!("known") };
     let next_check = Some(NOW.saturating_add(30 * 24 * HOUR));
-    let (id, revision, actor) = (refund.id().clone(), refund.revision, GATEWAY.to_owned());
+    let (id, revision, actor) = (refund.id().clone(), refund.revision, Actor::gateway());
     let record = RecordEvents { id, revision, events: events.to_vec(), next_check, actor, now: NOW };
     bench.ledger.inner.record(record).await.unwrap().outcome
 }

@@ -4,6 +4,7 @@
 use std::sync::atomic::Ordering;
 
 use super::*;
+use crate::domain::authority::Authority;
 use crate::domain::outcome::AccountSignal;
 use crate::engine::circuit_breaker::Permission;
 
@@ -37,7 +38,7 @@ async fn no_request_is_sent_before_the_rate_limiter_permits_it() {
         engine.create(CreateCommand {
             intent: order(number),
             allow_similar: false,
-            actor: "caller".to_owned(),
+            by: Authority::unrestricted(),
             answer_by: Instant::now() + LIMIT,
             wait_until: Instant::now() + LIMIT,
             trace_parent: None,
@@ -48,7 +49,7 @@ async fn no_request_is_sent_before_the_rate_limiter_permits_it() {
     }
     let answer = bench.next_lookup();
     answer.send(Lookup::not_found("Processed")).unwrap();
-    engine.reconcile(doubtful.id(), "caller").await.unwrap();
+    engine.reconcile(doubtful.id(), Authority::unrestricted()).await.unwrap();
 
     let calls = bench.provider.calls.lock().unwrap().clone();
     assert_eq!(calls.len(), 7, "six refunds and a lookup");
@@ -93,7 +94,7 @@ async fn an_attempt_that_could_not_begin_releases_its_permission() {
     let refund = bench.refund(order(1), &backed_off()).await;
     let engine = bench.engine().await;
     let account = half_open(&engine);
-    engine.cancel(refund.id(), None, "caller").await.unwrap();
+    engine.cancel(refund.id(), None, Authority::unrestricted()).await.unwrap();
     for (refund, expected) in [
         // It was cancelled after it was read.
         (refund, Ok(None)),

@@ -4,6 +4,7 @@
 use rstest::rstest;
 
 use super::*;
+use crate::domain::authority::Authority;
 use crate::domain::event::{Decided, Observation, RecordSeen, Resolution};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -141,7 +142,7 @@ async fn a_decision_during_a_lookup_stands() {
     let engine = bench.engine().await;
     let answer = bench.next_lookup();
     let (asking, id) = (engine.clone(), refund.id().clone());
-    let lookup = tokio::spawn(async move { asking.reconcile(&id, "caller").await.unwrap() });
+    let lookup = tokio::spawn(async move { asking.reconcile(&id, Authority::unrestricted()).await.unwrap() });
     reaches(&bench.provider.asked, 1).await;
     let failed = engine.resolve(take_over(&refund)).await.unwrap();
     answer.send(Lookup::Found(Outcome::Refunded(Confirmation::default()))).unwrap();
@@ -155,6 +156,6 @@ fn take_over(refund: &Refund) -> ResolveCommand {
         resolution: Resolution::NotRefunded,
         evidence: "ticket 7".to_owned(),
         take_over: true,
-        actor: "operator".to_owned(),
+        by: Authority::unrestricted(),
     }
 }

@@ -1,6 +1,7 @@
 //! Attempts after the first one: when they are made, and when they are not.
 
 use super::*;
+use crate::domain::authority::Authority;
 use crate::domain::event::{Observation, RecordSeen};
 
 const KEY_LIFETIME: Duration = Duration::from_secs(3_000);
@@ -107,7 +108,7 @@ async fn an_attempt_that_an_operator_asks_for_is_bound_to_the_present_secret() {
         resolution: Resolution::SendAgain,
         evidence: "ticket 7".to_owned(),
         take_over: false,
-        actor: "operator".to_owned(),
+        by: Authority::unrestricted(),
     };
     let sent = engine.resolve(command).await.unwrap();
     assert_eq!((sent.attempt_count, sent.credential.as_deref()), (2, Some("new")));

@@ -3,6 +3,7 @@
 use rstest::rstest;
 
 use super::*;
+use crate::domain::authority::Authority;
 use crate::domain::event::{ItemResolution, Resolution};
 use crate::domain::money::Money;
 use crate::domain::target::NamecomTarget;
@@ -50,7 +51,7 @@ fn command(refund: &Refund, resolution: Resolution) -> ResolveCommand {
         resolution,
         evidence: "ticket 7".to_owned(),
         take_over: false,
-        actor: "operator".to_owned(),
+        by: Authority::unrestricted(),
     }
 }
 

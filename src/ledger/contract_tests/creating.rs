@@ -55,7 +55,7 @@ async fn a_dispatched_creation_is_one_commit_with_its_attempt(#[values(SqliteFil
     assert_eq!((refund.state, refund.revision, refund.attempt_count), (State::Dispatching, 2, 1));
     assert_eq!(bench.ledger.get(refund.id()).await.unwrap(), Some(refund.clone()));
     let events = bench.ledger.events_of(refund.id(), 0, 10).await.unwrap();
-    let lines: Vec<_> = events.iter().map(|event| (event.from, event.to, event.actor.as_str())).collect();
+    let lines: Vec<_> = events.iter().map(|event| (event.from, event.to, event.actor.name.as_str())).collect();
     assert_eq!(lines, [(None, State::Pending, "caller"), (Some(State::Pending), State::Dispatching, "gateway")]);
     assert_eq!(events.iter().map(|event| event.attempt).collect::<Vec<_>>(), [0, 1]);
 }

@@ -41,7 +41,7 @@ fn to(login: &str, refund: &Refund) -> Reassign {
         related: RelatedLogins::default(),
         reject_similar: true,
         evidence: "the same account".to_owned(),
-        actor: "operator".to_owned(),
+        actor: actor("operator"),
         now: NOW,
     }
 }

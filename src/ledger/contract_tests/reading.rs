@@ -39,6 +39,8 @@ async fn pages_are_stable_while_refunds_are_recorded(#[values(SqliteFile, Sqlite
 struct Filter {
     states: Vec<State>,
     account: Option<usize>,
+    visible: Option<Vec<usize>>,
+    created_by: Option<usize>,
     reference: Option<usize>,
     from: Option<u64>,
     before: Option<u64>,
@@ -47,16 +49,21 @@ struct Filter {
 }
 
 const ACCOUNTS: [&str; 3] = ["certs", "debits", "unknown"];
+const CALLERS: [&str; 3] = ["shop", "desk", "unknown"];
 const REFERENCES: [&str; 3] = ["o3", "DS1", "ext-1"];
 
 fn filter() -> impl Strategy<Value = Filter> {
     let states = proptest::collection::vec(proptest::sample::select(State::ALL.to_vec()), 0..4);
     let some = |range: std::ops::Range<u64>| proptest::option::of(range);
     let choice = || proptest::option::weighted(0.3, 0_usize..3);
-    (states, choice(), choice(), some(0..40), some(0..40), some(0..40), 0_u32..40).prop_map(
-        |(states, account, reference, from, before, before_ordinal, limit)| Filter {
+    let visible = proptest::option::of(proptest::collection::vec(0_usize..3, 0..3));
+    let who = (choice(), visible, choice());
+    (states, who, choice(), some(0..40), some(0..40), some(0..40), 0_u32..40).prop_map(
+        |(states, (account, visible, created_by), reference, from, before, before_ordinal, limit)| Filter {
             states,
             account,
+            visible,
+            created_by,
             reference,
             from,
             before,
@@ -90,9 +97,15 @@ fn every_filter_agrees_with_a_plain_search(#[values(SqliteFile, SqliteMemory)] b
                 _ => sectigo(&format!("r{number}"), &format!("o{number}")),
             };
             // A clock that is set back now and then.
-            let created = bench.create(NewRefund { now: at(number * 7 % 36), ..create(intent) }).await.unwrap();
+            let actor = called_by([None, Some("shop"), Some("desk")][usize::try_from(number % 3).unwrap()]);
+            let request = NewRefund { actor, now: at(number * 7 % 36), ..create(intent) };
+            let created = bench.create(request).await.unwrap();
             let CreateOutcome::New(refund) = created else { panic!("it was recorded before") };
-            bench.record(&refund, &events_to(state)).await.unwrap();
+            let refund = bench.record(&refund, &events_to(state)).await.unwrap();
+            if number % 5 == 0 && matches!(state, State::Submitted | State::InDoubt | State::NeedsReview) {
+                let to = ACCOUNTS.into_iter().find(|account| *account != refund.account.as_str()).unwrap();
+                bench.ledger.reassign(reassign_to(&refund, to)).await.unwrap();
+            }
         }
         bench.ledger.list(ListQuery { limit: 1_000, ..ListQuery::default() }).await.unwrap()
     });
@@ -101,7 +114,11 @@ fn every_filter_agrees_with_a_plain_search(#[values(SqliteFile, SqliteMemory)] b
     proptest::test_runner::TestRunner::new(cases)
         .run(&filter(), |filter| {
             let account = filter.account.map(|index| AccountName::parse(ACCOUNTS[index]).unwrap());
+            let named = |index: &usize| AccountName::parse(ACCOUNTS[*index]).unwrap();
+            let visible = filter.visible.map(|indexes| indexes.iter().map(named).collect::<Vec<_>>());
             let query = ListQuery {
+                created_by: filter.created_by.map(|index| CALLERS[index].to_owned()),
+                visible_accounts: visible.clone(),
                 states: filter.states.clone(),
                 account: account.clone(),
                 target_reference: filter.reference.map(|index| REFERENCES[index].to_owned()),
@@ -111,9 +128,11 @@ fn every_filter_agrees_with_a_plain_search(#[values(SqliteFile, SqliteMemory)] b
                 limit: filter.limit,
             };
             let wanted = |listed: &&ListedRefund| {
-                let Refund { intent, state, create_time, .. } = &listed.refund;
+                let Refund { intent, account: present, created_by, state, create_time, .. } = &listed.refund;
                 (filter.states.is_empty() || filter.states.contains(state))
-                    && account.as_ref().is_none_or(|account| *account == intent.account)
+                    && account.as_ref().is_none_or(|account| account == present)
+                    && query.created_by.as_ref().is_none_or(|caller| Some(caller) == created_by.as_ref())
+                    && visible.as_ref().is_none_or(|seen| seen.contains(present) || seen.contains(&intent.account))
                     && query.target_reference.as_ref().is_none_or(|text| intent.target.references().contains(text))
                     && query.created_from.is_none_or(|from| *create_time >= from)
                     && query.created_before.is_none_or(|before| *create_time < before)

@@ -27,7 +27,7 @@ fn move_to(refund: &Refund, to: Destination) -> Reassign {
         related: RelatedLogins::default(),
         reject_similar: true,
         evidence: "the same account".to_owned(),
-        actor: "operator".to_owned(),
+        actor: actor("operator"),
         now: NOW.saturating_add(Duration::from_secs(5)),
     }
 }
@@ -74,7 +74,7 @@ async fn a_refund_moves_with_what_it_holds(
     assert_eq!(bench.count("SELECT count(*) FROM reservations WHERE login = 'new'"), 1);
     assert_eq!(bench.count("SELECT count(*) FROM reservations"), 1);
     let event = bench.ledger.events_of(refund.id(), refund.revision, 9).await.unwrap().pop().unwrap();
-    assert_eq!((event.kind.as_str(), event.actor.as_str(), event.attempt), ("reassigned", "operator", 0));
+    assert_eq!((event.kind.as_str(), event.actor.name.as_str(), event.attempt), ("reassigned", "operator", 0));
     for login in ["demo", "new"] {
         assert!(is_reserved(&bench, at_login(login, sectigo("second", "777"))).await, "under {login}");
     }

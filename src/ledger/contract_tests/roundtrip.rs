@@ -53,12 +53,14 @@ fn target() -> impl Strategy<Value = Target> {
 }
 
 fn intents() -> impl Strategy<Value = Intent> {
-    ("[A-Za-z0-9-]{1,50}", "[a-z0-9-]{1,63}", target(), btree_map(any::<String>(), any::<String>(), 0..4)).prop_map(
-        |(id, account, target, labels)| Intent {
+    let labels = btree_map(any::<String>(), any::<String>(), 0..4);
+    ("[A-Za-z0-9-]{1,50}", "[a-z0-9-]{1,63}", target(), labels, option::of(money())).prop_map(
+        |(id, account, target, labels, expected_amount)| Intent {
             id: RefundId::parse(&id).unwrap(),
             account: AccountName::parse(&account).unwrap(),
             target,
             labels,
+            expected_amount,
         },
     )
 }
@@ -176,8 +178,10 @@ async fn check_histories(backend: Backend, histories: Vec<History>) {
         // A login for each, because this is not about reservations.
         let at = place(&format!("login {number}"));
         let first = first_attempt(dispatch);
-        let request = NewRefund { dispatch: first, place: at.clone(), ..create(intent.clone()) };
-        let mut model = Refund::new(intent, at, NOW);
+        let actor = called_by((number % 2 == 0).then_some("shop"));
+        let created_by = actor.created_by();
+        let request = NewRefund { dispatch: first, place: at.clone(), actor, ..create(intent.clone()) };
+        let mut model = Refund { created_by, ..Refund::new(intent, at, NOW) };
         if dispatch {
             model = model.apply(&Event::Dispatched { credential: None }, NOW).unwrap();
         }
@@ -210,6 +214,8 @@ async fn check_histories(backend: Backend, histories: Vec<History>) {
         assert_eq!(found.as_ref(), Some(model));
         let begun = format!("{ATTEMPTS} AND ordinal = (SELECT ordinal FROM refunds WHERE id = '{id}')");
         assert_eq!(bench.count(&begun), i64::from(model.attempt_count));
+        let history = bench.ledger.events_of(id, 0, 1).await.unwrap();
+        assert_eq!(history[0].actor.created_by(), model.created_by);
     }
     assert_eq!(bench.ledger.verify().await, Ok(event_count));
     let folder = tempfile::tempdir().unwrap();

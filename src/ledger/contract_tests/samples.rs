@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::domain::authority::Actor;
 use crate::domain::clock::Timestamp;
 use crate::domain::event::{Event, Observation, RecordSeen};
 use crate::domain::ids::{AccountName, RefundId};
@@ -14,12 +15,36 @@ use crate::domain::place::{Destination, Place};
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::state::State;
 use crate::domain::target::{DebitsuccessFields, DebitsuccessTarget, NamecomTarget, SectigoTarget, Target};
-use crate::ledger::{FirstAttempt, NewRefund, RecordEvents, RelatedLogins, Ticket};
+use crate::ledger::{FirstAttempt, NewRefund, Reassign, RecordEvents, RelatedLogins, Ticket};
 
 pub(in crate::ledger) const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
 
 /// Counts the attempts that have begun.
 pub(in crate::ledger) const ATTEMPTS: &str = "SELECT count(*) FROM events WHERE to_state = 'DISPATCHING'";
+
+/// The caller of an access file, or anyone where there is none.
+pub(in crate::ledger) fn called_by(name: Option<&str>) -> Actor {
+    let (credential, policy) = (Some("token:1".to_owned()), Some("0123abcd".to_owned()));
+    name.map_or_else(|| actor("caller"), |name| Actor { credential, policy, ..actor(name) })
+}
+
+/// Moves a refund to another account under the same login.
+pub(in crate::ledger) fn reassign_to(refund: &Refund, account: &str) -> Reassign {
+    Reassign {
+        id: refund.id().clone(),
+        revision: refund.revision,
+        to: Destination { account: AccountName::parse(account).unwrap(), place: refund.place.clone() },
+        related: RelatedLogins::default(),
+        reject_similar: false,
+        evidence: "the same account".to_owned(),
+        actor: actor("operator"),
+        now: NOW.saturating_add(Duration::from_secs(5)),
+    }
+}
+
+pub(in crate::ledger) fn actor(name: &str) -> Actor {
+    Actor { name: name.to_owned(), credential: None, policy: None }
+}
 
 /// A place with this login.
 pub(in crate::ledger) fn place(login: &str) -> Place {
@@ -41,7 +66,7 @@ pub(in crate::ledger) fn create(intent: Intent) -> NewRefund {
         related: RelatedLogins::default(),
         dispatch: None,
         allow_similar: false,
-        actor: "caller".to_owned(),
+        actor: actor("caller"),
         now: NOW,
         ticket: Ticket::default(),
         trace_parent: None,
@@ -54,7 +79,7 @@ pub(in crate::ledger) fn record(refund: &Refund, events: &[Event]) -> RecordEven
         revision: refund.revision,
         events: events.to_vec(),
         next_check: None,
-        actor: "gateway".to_owned(),
+        actor: Actor::gateway(),
         now: NOW.saturating_add(Duration::from_secs(1)),
     }
 }
@@ -65,6 +90,7 @@ pub(in crate::ledger) fn intent(id: &str, account: &str, target: Target) -> Inte
         account: AccountName::parse(account).unwrap(),
         target,
         labels: BTreeMap::from([("ticket".to_owned(), "T-1".to_owned())]),
+        expected_amount: None,
     }
 }
 

@@ -109,11 +109,11 @@ const LOCK_MARKER: &[u8] =
 
 /// The version that the first of [`MIGRATIONS`] creates in an empty file. Earlier ones are not
 /// read.
-const FIRST_VERSION: usize = 9;
+const FIRST_VERSION: usize = 10;
 
 /// The first creates the tables; each of the others takes a ledger one version further. Never
 /// edited once released.
-pub(super) const MIGRATIONS: [&str; 1] = [include_str!("migrations/0009_ledger.sql")];
+pub(super) const MIGRATIONS: [&str; 1] = [include_str!("migrations/0010_ledger.sql")];
 
 /// The version of every ledger that this program has open.
 pub(super) const VERSION: usize = FIRST_VERSION + MIGRATIONS.len() - 1;

@@ -9,6 +9,7 @@ use super::failure::StepError;
 use super::queries::{self, ACCOUNTS, SELECT_REFUND};
 use super::rows;
 use crate::domain::clock::Timestamp;
+use crate::domain::ids::AccountName;
 use crate::domain::state::State;
 use crate::ledger::encoding::integer;
 use crate::ledger::{ListQuery, ListedRefund};
@@ -37,12 +38,35 @@ pub(super) static PAGE_OF_ALL: LazyLock<String> =
 pub(super) static PAGE_OF_STATE: LazyLock<String> =
     LazyLock::new(|| format!("SELECT r.ordinal FROM refunds r WHERE r.account = ?6 AND r.state = ?7 AND {PAGE}"));
 
-/// A page of refunds with reference ?6, of account ?7 if that is not null, and in one of the states
-/// in the JSON list ?8 if that is not null.
+/// A page of refunds that were recorded for account ?6 and are at another one, in state ?7; at
+/// account ?8 if that is not null.
+pub(super) static PAGE_OF_FIRST_ACCOUNT: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT r.ordinal FROM refunds r WHERE r.first_account = ?6 AND r.state = ?7 \
+         AND (?8 IS NULL OR r.account = ?8) AND {PAGE}"
+    )
+});
+
+/// The filters that a page reads from the row: account ?7, the states in the JSON list ?8, the
+/// caller ?9, and the visible accounts in the JSON list ?10, each if it is not null.
+const ROW_FILTERS: &str = "(?7 IS NULL OR r.account = ?7) \
+     AND (?8 IS NULL OR r.state IN (SELECT value FROM json_each(?8))) AND (?9 IS NULL OR r.created_by = ?9) \
+     AND (?10 IS NULL OR r.account IN (SELECT value FROM json_each(?10)) \
+     OR r.first_account IN (SELECT value FROM json_each(?10)))";
+
+/// A page of refunds with reference ?6.
 pub(super) static PAGE_OF_REFERENCE: LazyLock<String> = LazyLock::new(|| {
     format!(
         "SELECT r.ordinal FROM refund_references f JOIN refunds r ON r.ordinal = f.ordinal WHERE f.reference = ?6 \
-         AND (?7 IS NULL OR r.account = ?7) AND (?8 IS NULL OR r.state IN (SELECT value FROM json_each(?8))) AND {PAGE}"
+         AND {ROW_FILTERS} AND {PAGE}"
+    )
+});
+
+/// A page of refunds that caller ?6 asked for.
+pub(super) static PAGE_OF_CALLER: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT r.ordinal FROM refunds r INDEXED BY refunds_by_caller WHERE r.created_by = ?6 \
+         AND {ROW_FILTERS} AND {PAGE}"
     )
 });
 
@@ -70,30 +94,37 @@ pub(super) fn page_range(connection: &Connection, query: &ListQuery) -> Result<(
 /// reference, the rows of each state of each account (merged), or the table itself. Times are
 /// turned into ordinals first, so that a walk begins and ends there.
 fn page(connection: &Connection, query: &ListQuery) -> Result<Vec<i64>, StepError> {
-    let ListQuery { states, account, target_reference, .. } = query;
+    let ListQuery { states, account, visible_accounts, target_reference, created_by, .. } = query;
     let mut bounds = PageBounds::of(connection, query)?;
-    if let Some(reference) = target_reference {
-        let text = |text: &str| Value::Text(text.to_owned());
+    let text = |text: &str| Value::Text(text.to_owned());
+    if let Some((sql, key)) = match (target_reference, created_by) {
+        (Some(reference), _) => Some((&PAGE_OF_REFERENCE, reference)),
+        (None, Some(caller)) => Some((&PAGE_OF_CALLER, caller)),
+        (None, None) => None,
+    } {
+        let list = |names: Vec<&str>| Value::Text(serde_json::json!(names).to_string());
         let account = account.as_ref().map_or(Value::Null, |account| text(account.as_str()));
         let names: Vec<&str> = states.iter().map(|state| state.as_str()).collect();
-        let states = if names.is_empty() { Value::Null } else { Value::Text(serde_json::json!(names).to_string()) };
-        return ordinals(connection, &PAGE_OF_REFERENCE, &bounds, [text(reference), account, states]);
+        let states = if names.is_empty() { Value::Null } else { list(names) };
+        let caller = created_by.as_deref().map_or(Value::Null, text);
+        let visible = visible_accounts.as_ref();
+        let visible = visible.map_or(Value::Null, |names| list(names.iter().map(AccountName::as_str).collect()));
+        return ordinals(connection, sql, &bounds, [text(key), account, states, caller, visible]);
     }
-    if states.is_empty() && account.is_none() {
+    if states.is_empty() && account.is_none() && visible_accounts.is_none() {
         return ordinals(connection, &PAGE_OF_ALL, &bounds, []);
     }
-    let accounts = match account {
-        Some(account) => vec![account.as_str().to_owned()],
-        None => accounts(connection)?,
-    };
+    let walks = walks(connection, account.as_ref(), visible_accounts.as_deref())?;
     let limit = usize::try_from(query.limit).unwrap_or(usize::MAX);
     let is_requested = |state: &State| states.is_empty() || states.contains(state);
     let mut merged: Vec<i64> = Vec::new();
-    for account in &accounts {
+    for Walk { sql, account, present } in &walks {
         for state in State::ALL.into_iter().filter(is_requested) {
-            let walk = [account, state.as_str()].map(|text| Value::Text(text.to_owned()));
-            merged.extend(ordinals(connection, &PAGE_OF_STATE, &bounds, walk)?);
+            let walk = [text(account), text(state.as_str())].into_iter().chain(present.clone());
+            merged.extend(ordinals(connection, sql, &bounds, walk)?);
             merged.sort_unstable_by_key(|ordinal| std::cmp::Reverse(*ordinal));
+            // A refund may be visible by both of its accounts.
+            merged.dedup();
             merged.truncate(limit);
             if let Some(last) = merged.last().filter(|_| merged.len() == limit) {
                 // The page is full: the next walk stops where it could add nothing.
@@ -102,6 +133,39 @@ fn page(connection: &Connection, query: &ListQuery) -> Result<Vec<i64>, StepErro
         }
     }
     Ok(merged)
+}
+
+/// A walk through the refunds of one account, state by state.
+struct Walk {
+    sql: &'static LazyLock<String>,
+    account: String,
+    /// The further parameter of [`PAGE_OF_FIRST_ACCOUNT`].
+    present: Option<Value>,
+}
+
+/// The walks that together reach the refunds at `account`, or at any, which are visible.
+fn walks(
+    connection: &Connection,
+    account: Option<&AccountName>,
+    visible: Option<&[AccountName]>,
+) -> Result<Vec<Walk>, StepError> {
+    let at = |account: &str| Walk { sql: &PAGE_OF_STATE, account: account.to_owned(), present: None };
+    let Some(visible) = visible else {
+        return Ok(match account {
+            Some(account) => vec![at(account.as_str())],
+            None => accounts(connection)?.iter().map(|account| at(account)).collect(),
+        });
+    };
+    let recorded_for = |first: &AccountName| Walk {
+        sql: &PAGE_OF_FIRST_ACCOUNT,
+        account: first.to_string(),
+        present: Some(account.map_or(Value::Null, |account| Value::Text(account.to_string()))),
+    };
+    Ok(match account {
+        Some(account) if visible.contains(account) => vec![at(account.as_str())],
+        Some(_) => visible.iter().map(recorded_for).collect(),
+        None => visible.iter().map(|one| at(one.as_str())).chain(visible.iter().map(recorded_for)).collect(),
+    })
 }
 
 impl PageBounds {
@@ -153,11 +217,11 @@ fn last_created_before(connection: &Connection, last: i64, time: i64) -> Result<
 }
 
 /// The ordinals that a page query selects within `bounds`; `more` are its values from ?6 on.
-fn ordinals<const MORE: usize>(
+fn ordinals(
     connection: &Connection,
     sql: &str,
     bounds: &PageBounds,
-    more: [Value; MORE],
+    more: impl IntoIterator<Item = Value>,
 ) -> Result<Vec<i64>, StepError> {
     let PageBounds { after, before, created_from, created_before, limit } = *bounds;
     let values = [after, before, created_from, created_before, limit].map(Value::Integer).into_iter().chain(more);

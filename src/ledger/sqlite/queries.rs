@@ -202,14 +202,15 @@ pub(super) struct ConflictCheck<'a> {
 /// The result of `create` without recording anything: the refund as it would be, or the existing
 /// one.
 pub(super) fn evaluate_create(connection: &Connection, create: &NewRefund) -> Result<CreateOutcome, StepError> {
-    let NewRefund { intent, place, related, allow_similar, now, .. } = create;
+    let NewRefund { intent, place, related, allow_similar, actor, now, .. } = create;
     if let Some(StoredRefund { refund, .. }) = find_in_any_case(connection, &intent.id)? {
         return Ok(CreateOutcome::Known(ledger::match_existing(refund, intent)?));
     }
     let (target, login) = (&intent.target, place.login.as_str());
     let similar = if *allow_similar { Similar::Firm } else { Similar::Any };
     check_conflicts(connection, &ConflictCheck { target, login, related, similar, now: *now, itself: None })?;
-    Ok(CreateOutcome::New(Refund::new(intent.clone(), place.clone(), *now)))
+    let created = Refund::new(intent.clone(), place.clone(), *now);
+    Ok(CreateOutcome::New(Refund { created_by: actor.created_by(), ..created }))
 }
 
 /// Rejects a refund whose target another refund holds, or that is a likely duplicate of another.

@@ -11,7 +11,7 @@ use crate::ledger::encoding::{self, ColumnError, ColumnValue, EVENT_COLUMNS, Sto
 
 /// What [`event`] reads, from `events` as `e` and `refunds` as `r`.
 pub(super) const EVENT_SELECT: &str = "e.sequence, r.id, e.revision, e.event_time, e.from_state, e.to_state, e.kind, \
-     e.attempt, e.actor, e.note, e.refund_digest, e.chain_hash, r.provider";
+     e.attempt, e.actor, e.actor_credential, e.actor_policy, e.note, e.refund_digest, e.chain_hash, r.provider";
 
 /// The row that an error is about.
 #[derive(Debug)]

@@ -13,6 +13,7 @@ use super::queries::{self, ConflictCheck, Similar};
 use super::row_cache::RowCache;
 use super::rows::RowRef;
 use super::state_counts::Transition;
+use crate::domain::authority::Actor;
 use crate::domain::clock::Timestamp;
 use crate::domain::event::{Event, EventKind};
 use crate::domain::history;
@@ -23,7 +24,7 @@ use crate::domain::state::State;
 use crate::ledger::encoding::{self, ColumnValue, SCHEDULE_COLUMNS, STATE_COLUMNS, StoredRefund, integer};
 use crate::ledger::hash_chain::{self, ChainHead, EventHashInput};
 use crate::ledger::{
-    CreateOutcome, FirstAttempt, GATEWAY, LedgerError, NewRefund, OpenRefunds, Reassign, RecordEvents, Reschedule,
+    CreateOutcome, FirstAttempt, LedgerError, NewRefund, OpenRefunds, Reassign, RecordEvents, Reschedule,
 };
 
 /// Everything that a write transaction needs.
@@ -40,7 +41,7 @@ struct NewEvent<'a> {
     from: Option<State>,
     kind: EventKind,
     attempt: u32,
-    actor: &'a str,
+    actor: &'a Actor,
     /// As it is stored.
     note: Option<String>,
 }
@@ -84,12 +85,13 @@ pub(super) fn create(txn: &mut WriteTxn<'_>, create: &NewRefund) -> Result<Creat
         CreateOutcome::New(refund) => refund,
         known @ CreateOutcome::Known(_) => return Ok(known),
     };
+    let gateway = Actor::gateway();
     let mut history = Vec::with_capacity(2);
     let recorded = NewEvent { from: None, kind: EventKind::Created, attempt: 0, actor: &create.actor, note: None };
     let refund = if let Some(FirstAttempt { credential }) = &create.dispatch {
         let dispatched = Event::Dispatched { credential: credential.clone() };
         let after = created.apply(&dispatched, create.now)?;
-        let next = NewEvent::of(&created, &dispatched, &after, GATEWAY);
+        let next = NewEvent::of(&created, &dispatched, &after, &gateway);
         history.push((recorded, created));
         history.push((next, after.clone()));
         after
@@ -100,7 +102,7 @@ pub(super) fn create(txn: &mut WriteTxn<'_>, create: &NewRefund) -> Result<Creat
 
     // Not a trigger: a statement with a trigger keeps a journal of its own.
     connection.prepare_cached(UPDATE_CLOCK_DISORDER)?.execute([refund.create_time.as_micros()])?;
-    let intent = encoding::intent_values(&refund.intent, refund.create_time);
+    let intent = encoding::intent_values(&refund);
     let state = encoding::state_values(&refund);
     let schedule = encoding::schedule_values(&refund);
     let values = intent.iter().chain(&state).chain(&schedule);
@@ -305,7 +307,7 @@ pub(super) fn interrupt(txn: &mut WriteTxn<'_>, now: Timestamp, limit: u32) -> R
     let count = interrupted.len();
     for stored in interrupted {
         queries::verify_row(txn.connection, &stored)?;
-        apply(txn, stored, &[Event::Interrupted], None, GATEWAY, now)?;
+        apply(txn, stored, &[Event::Interrupted], None, &Actor::gateway(), now)?;
     }
     Ok(count)
 }
@@ -316,7 +318,7 @@ fn apply(
     stored: StoredRefund,
     events: &[Event],
     next_check: Option<Timestamp>,
-    actor: &str,
+    actor: &Actor,
     now: Timestamp,
 ) -> Result<Refund, StepError> {
     let connection = txn.connection;
@@ -342,7 +344,7 @@ fn apply(
         let problem = format!("was {} before this transaction", before.revision);
         return Err(RowRef::refund(ordinal).corrupt("revision", problem).into());
     }
-    let intent = encoding::intent_values(&refund.intent, refund.create_time);
+    let intent = encoding::intent_values(&refund);
     append(connection, txn.head, ordinal, &intent, history)?;
     update_holdings(connection, ordinal, &before, &refund, now)?;
 
@@ -394,13 +396,13 @@ fn append(
     history: Vec<(NewEvent<'_>, Refund)>,
 ) -> Result<(), StepError> {
     let mut insert = connection.prepare_cached(
-        "INSERT INTO events (sequence, ordinal, revision, event_time, from_state, to_state, kind, attempt, actor, note, \
-         refund_digest, chain_hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+        "INSERT INTO events (sequence, ordinal, revision, event_time, from_state, to_state, kind, attempt, actor, \
+         actor_credential, actor_policy, note, refund_digest, chain_hash) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
     )?;
     let last = history.len();
     for ((new_event, after), number) in history.into_iter().zip(1..) {
         let NewEvent { from, kind, attempt, actor, note } = &new_event;
-        let actor = encoding::stored_actor(actor);
         // The row is stored as it is after the last event alone.
         let digest = || hash_chain::refund_digest(ordinal, intent, &encoding::state_values(&after));
         let refund_digest = (number == last).then(digest);
@@ -426,7 +428,9 @@ fn append(
             after.state.as_str(),
             kind.as_str(),
             attempt,
-            actor,
+            encoding::stored_actor(actor),
+            actor.credential,
+            actor.policy,
             note,
             refund_digest,
             next.hash,
@@ -437,7 +441,7 @@ fn append(
 }
 
 impl<'a> NewEvent<'a> {
-    fn of(before: &Refund, event: &Event, after: &Refund, actor: &'a str) -> Self {
+    fn of(before: &Refund, event: &Event, after: &Refund, actor: &'a Actor) -> Self {
         Self {
             from: Some(before.state),
             kind: event.kind(),

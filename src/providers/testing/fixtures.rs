@@ -73,6 +73,7 @@ pub(crate) fn intent(id: &str, target: Target) -> Intent {
         account: AccountName::parse("main").unwrap(),
         target,
         labels: BTreeMap::new(),
+        expected_amount: None,
     }
 }
 

@@ -58,6 +58,6 @@ fn check_chain(connection: &Connection, findings: &mut Findings, read: &mut Hist
 }
 
 fn stored_hash(row: &Row<'_>) -> Option<Hash> {
-    let bytes: Vec<u8> = row.get(11).ok()?;
+    let bytes: Vec<u8> = row.get("chain_hash").ok()?;
     bytes.try_into().ok()
 }

@@ -11,6 +11,8 @@ use crate::ledger::sqlite::open::{self, MIGRATIONS, VERSION};
 #[rstest]
 #[case::an_event_edited("UPDATE events SET note = 'nothing happened' WHERE sequence = 3", "events", "chain_hash")]
 #[case::an_actor_edited("UPDATE events SET actor = 'another' WHERE sequence = 1", "events", "chain_hash")]
+#[case::a_credential_edited("UPDATE events SET actor_credential = 'x' WHERE sequence = 1", "events", "chain_hash")]
+#[case::a_policy_edited("UPDATE events SET actor_policy = 'x' WHERE sequence = 1", "events", "chain_hash")]
 #[case::a_kind_edited("UPDATE events SET kind = 'cancelled' WHERE sequence = 3", "events", "chain_hash")]
 #[case::an_event_dropped("DELETE FROM events WHERE sequence = 2", "events", "sequence")]
 #[case::the_last_event_dropped("DELETE FROM events WHERE sequence = 6", "refunds", "revision")]
@@ -19,6 +21,12 @@ use crate::ledger::sqlite::open::{self, MIGRATIONS, VERSION};
 #[case::a_reference_edited("UPDATE refunds SET provider_reference = 'x' WHERE id = 'a'", "refunds", "(row)")]
 #[case::a_login_edited("UPDATE refunds SET login = 'x' WHERE id = 'a'", "refunds", "(row)")]
 #[case::an_account_edited("UPDATE refunds SET account = 'x' WHERE id = 'a'", "refunds", "(row)")]
+#[case::a_creator_edited("UPDATE refunds SET created_by = 'x' WHERE id = 'a'", "refunds", "(row)")]
+#[case::an_expected_amount_edited(
+    "UPDATE refunds SET expected_currency_code = 'USD', expected_minor_units = 1 WHERE id = 'a'",
+    "refunds",
+    "(row)"
+)]
 #[case::a_label_edited("UPDATE refunds SET labels = '{}' WHERE id = 'b'", "refunds", "(row)")]
 #[case::a_row_set_back(
     "UPDATE refunds SET state = 'DISPATCHING', revision = 2, complete_time = NULL WHERE id = 'a'",
@@ -43,12 +51,12 @@ async fn every_edit_breaks_the_chain(#[case] sql: &str, #[case] table: &str, #[c
 #[case("UPDATE events SET note = ''")]
 #[case("DELETE FROM events")]
 #[case(
-    "INSERT INTO events SELECT sequence + 2, ordinal, revision + 9, event_time, 'FAILED', to_state, 'x', 0, actor, note, refund_digest, chain_hash FROM events WHERE sequence = 3"
+    "INSERT INTO events SELECT sequence + 2, ordinal, revision + 9, event_time, 'FAILED', to_state, 'x', 0, actor, NULL, NULL, note, refund_digest, chain_hash FROM events WHERE sequence = 3"
 )]
 #[case("UPDATE refunds SET provider = 'namecom'")]
 #[case("DELETE FROM refunds")]
 #[case(
-    "INSERT INTO events SELECT sequence + 1, ordinal, revision + 1, event_time, 'SUCCEEDED', to_state, 'x', 1, actor, note, refund_digest, chain_hash FROM events WHERE sequence = 3"
+    "INSERT INTO events SELECT sequence + 1, ordinal, revision + 1, event_time, 'SUCCEEDED', to_state, 'x', 1, actor, NULL, NULL, note, refund_digest, chain_hash FROM events WHERE sequence = 3"
 )]
 #[case("UPDATE refunds SET state = 'IN_DOUBT'")]
 #[case("UPDATE refunds SET state = 'DONE'")]

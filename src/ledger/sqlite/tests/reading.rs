@@ -30,6 +30,11 @@ async fn no_query_reads_a_whole_table() {
             "USING COVERING INDEX refunds_by_state (account=? AND state=? AND ordinal>? AND ordinal<?)",
         ),
         (&pages::PAGE_OF_REFERENCE, "USING PRIMARY KEY (reference=?"),
+        (&pages::PAGE_OF_CALLER, "USING INDEX refunds_by_caller (created_by=? AND ordinal>? AND ordinal<?)"),
+        (
+            &pages::PAGE_OF_FIRST_ACCOUNT,
+            "USING INDEX refunds_by_first_account (first_account=? AND state=? AND ordinal>?",
+        ),
         (&queries::DISPATCHING, "USING COVERING INDEX refunds_by_state (account=? AND state=?)"),
         (&queries::OPEN_STATES, "USING COVERING INDEX refunds_by_state (account=? AND state=?)"),
     ] {

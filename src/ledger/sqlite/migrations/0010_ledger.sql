@@ -16,6 +16,10 @@ CREATE TABLE refunds (
     target      TEXT    NOT NULL CHECK (length(target) > 2),
     labels      TEXT    NOT NULL,
     create_time INTEGER NOT NULL,
+    -- Null: callers were not told apart.
+    created_by  TEXT    CHECK (created_by <> ''),
+    expected_currency_code TEXT CHECK (length(expected_currency_code) = 3),
+    expected_minor_units   INTEGER,
 
     -- The account that the refund is at, and the host, login (a digest) and currency that the
     -- account had when the refund was recorded there or reassigned to it.
@@ -93,12 +97,18 @@ CREATE TABLE refunds (
     CHECK ((error_code IS NULL) = (error_message IS NULL)),
     CHECK ((error_code IS NULL) = (error_http_status IS NULL)),
     CHECK ((error_code IS NULL) = (error_category IS NULL)),
-    CHECK ((refunded_currency_code IS NULL) = (refunded_minor_units IS NULL))
+    CHECK ((refunded_currency_code IS NULL) = (refunded_minor_units IS NULL)),
+    CHECK ((expected_currency_code IS NULL) = (expected_minor_units IS NULL))
 ) STRICT;
 
 -- For a page of some states or of one account: each state of each account is a short ordered walk,
 -- and the walks are merged.
 CREATE INDEX refunds_by_state ON refunds (account, state, ordinal, create_time);
+-- For a page of the refunds that one caller asked for.
+CREATE INDEX refunds_by_caller ON refunds (created_by, ordinal) WHERE created_by IS NOT NULL;
+-- As refunds_by_state, for reassigned refunds: callers of the first account may see them too.
+CREATE INDEX refunds_by_first_account ON refunds (first_account, state, ordinal, create_time)
+    WHERE first_account IS NOT NULL;
 -- PENDING refunds of one account and place, to be sent now or later.
 CREATE INDEX refunds_due_now ON refunds (account, endpoint, login, currency, create_time)
     WHERE state = 'PENDING' AND not_before IS NULL;
@@ -125,7 +135,7 @@ BEGIN
 END;
 
 CREATE TRIGGER intents_never_change BEFORE UPDATE OF
-    ordinal, id, provider, target, labels, create_time
+    ordinal, id, provider, target, labels, create_time, created_by, expected_currency_code, expected_minor_units
 ON refunds
 BEGIN
     SELECT RAISE(ABORT, 'an intent never changes');
@@ -206,6 +216,10 @@ CREATE TABLE events (
     attempt       INTEGER NOT NULL CHECK (attempt >= 0),
     -- Null: the gateway.
     actor         TEXT CHECK (actor <> 'gateway'),
+    -- What the actor showed, and the access file that allowed it. Null: the gateway, or there was
+    -- no access file.
+    actor_credential TEXT CHECK (actor_credential <> ''),
+    actor_policy     TEXT CHECK (actor_policy <> ''),
     -- Null: kind and attempt say it all.
     note          TEXT,
     -- Null: the refund's row was never stored as it was after this event, because the same
@@ -213,6 +227,7 @@ CREATE TABLE events (
     refund_digest BLOB CHECK (length(refund_digest) = 32),
     chain_hash    BLOB NOT NULL CHECK (length(chain_hash) = 32),
     UNIQUE (ordinal, revision),
+    CHECK (actor IS NOT NULL OR (actor_credential IS NULL AND actor_policy IS NULL)),
     CHECK ((from_state IS NULL) = (revision = 1)),
     CHECK ((kind = 'created') = (revision = 1)),
     CHECK ((kind = 'created' OR kind = 'dispatched') = (note IS NULL)),
