@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::callers::Caller;
 use super::certificate::{CertificateIdentity, CertificateName};
-use super::credentials::{ShownCredentials, IdentifyError, CallerIdentity, UnixPeer};
+use super::credentials::{CallerIdentity, IdentifyError, ShownCredentials, UnixPeer};
 use super::errors::{AccessError, AccessErrors};
 use super::reader::{AccountMention, Problems};
 use super::scope::Scope;

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use rstest::rstest;
 
 use super::certificate::CertificateIdentity;
-use super::credentials::{ShownCredentials, IdentifyError, UnixPeer};
+use super::credentials::{IdentifyError, ShownCredentials, UnixPeer};
 use super::scope::{Requirement, Scope};
 use super::token::TokenHash;
 use super::*;
@@ -65,7 +65,11 @@ fn with_caller(lines: &str) -> String {
     format!("[callers.shop]\n{lines}\n")
 }
 
-fn identified(policy: &AccessPolicy, shown: &ShownCredentials, now: Timestamp) -> Result<(String, String), IdentifyError> {
+fn identified(
+    policy: &AccessPolicy,
+    shown: &ShownCredentials,
+    now: Timestamp,
+) -> Result<(String, String), IdentifyError> {
     policy.identify(shown, now).map(|identity| (identity.caller, identity.credential))
 }
 
