@@ -5,7 +5,7 @@
 //! convert page_token deadline         between the public contract and the domain
 //! status                              the only mapping from an error to a tonic::Status
 //! layers                              applied to every call
-//! connection                          limits of every connection
+//! connection                          which connections are open, and which one is closed for another
 //! ```
 
 mod accounts;
@@ -29,6 +29,8 @@ use tonic::transport::Server;
 use tonic_health::pb::health_server::HealthServer;
 
 use crate::api::accounts::AccountsApi;
+pub use crate::api::connection::ConnectionRegistry;
+use crate::api::connection::InCallLayer;
 use crate::api::health::{HealthApi, Readiness};
 use crate::api::layers::call_limit::CallLimitLayer;
 use crate::api::layers::call_metrics::KnownMethods;
@@ -58,7 +60,7 @@ impl Default for ApiSettings {
             // Below the 60 s after which many proxies end a call that sends nothing.
             max_wait: Duration::from_secs(50),
             max_concurrent_calls: 1024,
-            max_streams_per_connection: 200,
+            max_streams_per_connection: 100,
         }
     }
 }
@@ -80,8 +82,12 @@ const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("recoup_descripto
 /// Well above every message of the contract: the longest is a Debitsuccess refund with all its
 /// labels, some 25 kB.
 const MAX_REQUEST_BYTES: usize = 64 * 1024;
-/// Further connections wait to be accepted.
-const MAX_CONNECTIONS: usize = 1024;
+/// Above it, a connection is closed for each new one.
+pub const MAX_CONNECTIONS: usize = 1024;
+/// What a client may send unread on one stream and on its connection. Requests are small, and each
+/// connection may take its window of memory.
+const STREAM_WINDOW: u32 = 64 * 1024;
+const CONNECTION_WINDOW: u32 = 256 * 1024;
 const MAX_HEADERS_BYTES: u32 = 16 * 1024;
 /// Protects against clients that open and reset streams faster than they can be served.
 const MAX_PENDING_RESETS: usize = 20;
@@ -104,6 +110,7 @@ macro_rules! bounded {
 /// [`ServeError`] if the port cannot be served.
 pub async fn serve(
     listener: TcpListener,
+    connections: ConnectionRegistry,
     engine: Engine,
     validation: Validation,
     readiness: watch::Receiver<Readiness>,
@@ -129,14 +136,17 @@ pub async fn serve(
         tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
         tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
     ]);
-    let incoming = connection::accept(listener, MAX_CONNECTIONS, closing.clone());
+    let incoming = connection::accept(listener, connections, closing.clone());
     Server::builder()
         .max_concurrent_streams(settings.max_streams_per_connection)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .http2_max_header_list_size(MAX_HEADERS_BYTES)
         .http2_max_pending_accept_reset_streams(Some(MAX_PENDING_RESETS))
         .http2_max_local_error_reset_streams(Some(MAX_LOCAL_RESETS))
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .layer(InCallLayer)
         .layer(CallLimitLayer::new(settings.max_concurrent_calls, metrics, methods))
         .add_service(bounded!(refunds))
         .add_service(bounded!(accounts))

@@ -1,0 +1,116 @@
+//! A socket that another task can close, and that fails where it takes no byte for a while.
+
+use std::future::Future as _;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Sleep, sleep};
+
+use super::registry::{CloseReason, CloseSignal, Registration};
+
+/// Time in which a socket must take a byte. What waits is the peer's whole connection, not one slow
+/// reader on it: HTTP/2 has a window of its own for each stream.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// An accepted socket. Holds the connection's place until it is dropped.
+pub(super) struct ClientSocket {
+    socket: Socket,
+    /// Runs while the socket takes no byte.
+    stalled: Option<Pin<Box<Sleep>>>,
+    signal: Arc<CloseSignal>,
+    registration: Registration,
+}
+
+#[allow(dead_code, reason = "listeners on unix sockets follow")]
+pub(super) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl ClientSocket {
+    pub(super) fn new(socket: Socket, registration: Registration) -> Self {
+        Self { socket, stalled: None, signal: registration.signal(), registration }
+    }
+
+    pub(super) fn registration(&self) -> &Registration {
+        &self.registration
+    }
+
+    fn fail_if_closed(&self, context: &Context<'_>) -> io::Result<()> {
+        let closed = || io::Error::new(io::ErrorKind::ConnectionAborted, "the gateway has closed the connection");
+        if self.signal.is_closed(context) { Err(closed()) } else { Ok(()) }
+    }
+
+    /// Fails a write that has been pending for too long.
+    fn limit_stall<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let timer = self.stalled.get_or_insert_with(|| Box::pin(sleep(WRITE_TIMEOUT)));
+        if timer.as_mut().poll(context).is_pending() {
+            return Poll::Pending;
+        }
+        self.registration.mark_closed(CloseReason::Stalled);
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read")))
+    }
+}
+
+impl AsyncRead for ClientSocket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.fail_if_closed(context)?;
+        match &mut self.socket {
+            Socket::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
+            Socket::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for ClientSocket {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.fail_if_closed(context)?;
+        let written = match &mut self.socket {
+            Socket::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+            Socket::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
+        };
+        self.limit_stall(context, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.fail_if_closed(context)?;
+        let written = match &mut self.socket {
+            Socket::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, bytes),
+            Socket::Unix(stream) => Pin::new(stream).poll_write_vectored(context, bytes),
+        };
+        self.limit_stall(context, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// The kernel's buffer is flushed by the kernel.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.socket {
+            Socket::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+            Socket::Unix(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}
