@@ -1,7 +1,8 @@
 //! The composition root: builds a running gateway from settings and stops it in order. The only
 //! module that knows every layer.
 
-pub mod process_limits;
+pub mod access_file;
+mod process_limits;
 mod reload;
 mod start_preview;
 
@@ -13,16 +14,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::{StreamExt as _, stream};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use self::access_file::AccessFile;
+pub use self::access_file::AccessFileError;
 pub use self::reload::Reloader;
 use self::reload::SecretFiles;
 pub use self::start_preview::{DisplacedRefunds, PreviewError, preview_start};
 use crate::api::health::Readiness;
-use crate::api::{self, ConnectionRegistry, ServeError};
+use crate::api::{self, Callers, ConnectionRegistry, PolicyReceiver, ServeError};
 use crate::config::changes::Reloadable;
 use crate::config::{ConfigErrors, Settings};
 use crate::domain::clock::{Clock, SystemClock, Timestamp};
@@ -52,6 +55,8 @@ pub struct App {
     drain: Duration,
     running: Reloadable,
     secret_files: SecretFiles,
+    /// Requests a read of the access file.
+    reload_access: Arc<Notify>,
 }
 
 /// Why the gateway did not start.
@@ -76,6 +81,9 @@ pub enum StartError {
         /// The cause.
         source: ConnectError,
     },
+    /// The access file cannot be used.
+    #[error(transparent)]
+    Access(#[from] AccessFileError),
     /// The metrics cannot be set up.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
@@ -122,9 +130,11 @@ impl App {
         let secret_files = follow_secrets(&settings, &accounts, &engine, &closing);
         let max_connections = process_limits::max_connections(&settings);
         let connections = ConnectionRegistry::new(max_connections, metrics.clone());
+        let (policy, reload_access) = follow_access_file(&settings, &ledger_admin, &clock, &closing).await?;
         let serve = api::serve(
             listener,
             connections.clone(),
+            Callers { policy, clock: clock.clone() },
             engine.clone(),
             validation.clone(),
             readiness.subscribe(),
@@ -154,6 +164,7 @@ impl App {
             drain: settings.drain,
             running: Reloadable::from_settings(&settings),
             secret_files,
+            reload_access,
         })
     }
 
@@ -177,7 +188,7 @@ impl App {
         filter: LogFilter,
         load: impl FnMut() -> Result<Settings, ConfigErrors> + Send + 'static,
     ) -> std::io::Result<Reloader> {
-        Reloader::start(self.running.clone(), self.secret_files.clone(), filter, load)
+        Reloader::start(self.running.clone(), self.secret_files.clone(), self.reload_access.clone(), filter, load)
     }
 
     /// Waits until the gRPC server ends, which before [`App::stop`] is a failure. Returns the cause
@@ -308,6 +319,24 @@ fn connect(settings: &Settings, clock: &Arc<dyn Clock>, metrics: &Metrics) -> Re
         accounts.push(connected);
     }
     Ok(Accounts::new(accounts))
+}
+
+/// Puts the access file into force, and each later content of it. None without one. The second part
+/// requests a read.
+async fn follow_access_file(
+    settings: &Settings,
+    ledger: &Arc<dyn LedgerAdmin>,
+    clock: &Arc<dyn Clock>,
+    closing: &CancellationToken,
+) -> Result<(Option<PolicyReceiver>, Arc<Notify>), StartError> {
+    let reload = Arc::new(Notify::new());
+    let Some(path) = settings.access_file.clone() else { return Ok((None, reload)) };
+    let accounts = settings.accounts.iter().map(|account| account.name.clone()).collect();
+    let file = AccessFile { path, accounts, ledger: ledger.clone(), clock: clock.clone() };
+    let in_force = watch::Sender::new(Arc::new(file.load().await?));
+    let receiver = in_force.subscribe();
+    tokio::spawn(file.follow(in_force, reload.clone(), closing.clone()));
+    Ok((Some(receiver), reload))
 }
 
 /// Keeps each secret from a file equal to the file's content.

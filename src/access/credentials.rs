@@ -28,7 +28,22 @@ pub enum IdentifyError {
     Missing,
     /// One sentence for all: it must not help to guess which part was right.
     #[error("the credential is not valid")]
-    Invalid,
+    Invalid(InvalidCredential),
+}
+
+/// What is wrong with a credential: for the log, never for the caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InvalidCredential {
+    /// Not a token at all, or mistyped; or shown where no token is taken.
+    Malformed,
+    /// No caller has it.
+    Unknown,
+    /// The token's time is over.
+    Expired,
+    /// The certificate names no one, or two.
+    Certificate,
+    /// A token of one caller and a certificate of another one.
+    Contradictory,
 }
 
 /// A caller that a call has proved to be.
@@ -38,6 +53,19 @@ pub struct CallerIdentity {
     pub caller: String,
     /// What it showed, as the history records it: `token:2026-11`.
     pub credential: String,
+}
+
+impl InvalidCredential {
+    /// As the log names it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            InvalidCredential::Malformed => "malformed",
+            InvalidCredential::Unknown => "unknown",
+            InvalidCredential::Expired => "expired",
+            InvalidCredential::Certificate => "certificate",
+            InvalidCredential::Contradictory => "contradictory",
+        }
+    }
 }
 
 impl UnixPeer {

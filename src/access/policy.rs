@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::callers::Caller;
 use super::certificate::{CertificateIdentity, CertificateName};
-use super::credentials::{CallerIdentity, IdentifyError, ShownCredentials, UnixPeer};
+use super::credentials::{CallerIdentity, IdentifyError, InvalidCredential, ShownCredentials, UnixPeer};
 use super::errors::{AccessError, AccessErrors};
 use super::reader::{AccountMention, Problems};
 use super::scope::Scope;
@@ -146,20 +146,21 @@ impl AccessPolicy {
     /// # Errors
     /// [`IdentifyError`]
     pub fn identify(&self, shown: &ShownCredentials, now: Timestamp) -> Result<CallerIdentity, IdentifyError> {
-        let token = shown.token.as_ref().map(|hash| self.by_token(hash, now));
-        let certificate = shown.certificate.as_ref().map(|identity| self.by_certificate(identity));
-        let found = match (token, certificate) {
-            (None, None) => match shown.peer {
-                Some(peer) => self.by_peer(peer),
-                None => return Err(IdentifyError::Missing),
-            },
-            (Some(one), None) | (None, Some(one)) => one,
-            (Some(token), Some(certificate)) => token
-                .zip(certificate)
-                .filter(|(token, certificate)| token.caller == certificate.caller)
-                .map(|both| both.0),
-        };
-        found.ok_or(IdentifyError::Invalid)
+        use InvalidCredential::{Contradictory, Unknown};
+        let token = shown.token.as_ref().map(|hash| self.by_token(hash, now)).transpose();
+        let token = token.map_err(IdentifyError::Invalid)?;
+        let certificate = shown.certificate.as_ref();
+        let certificate = certificate.map(|identity| self.by_certificate(identity).ok_or(Unknown)).transpose();
+        let certificate = certificate.map_err(IdentifyError::Invalid)?;
+        match (token, certificate) {
+            (None, None) => {
+                let peer = shown.peer.ok_or(IdentifyError::Missing)?;
+                self.by_peer(peer).ok_or(IdentifyError::Invalid(Unknown))
+            }
+            (Some(one), None) | (None, Some(one)) => Ok(one),
+            (Some(token), Some(certificate)) if token.caller == certificate.caller => Ok(token),
+            (Some(_), Some(_)) => Err(IdentifyError::Invalid(Contradictory)),
+        }
     }
 
     /// The right of a caller to act under this file.
@@ -169,13 +170,17 @@ impl AccessPolicy {
         Authority { actor, rules: self.rules.clone() }
     }
 
-    fn by_token(&self, hash: &TokenHash, now: Timestamp) -> Option<CallerIdentity> {
-        let candidates = self.tokens.get(&hash.prefix())?;
-        candidates.iter().find_map(|(caller, index)| {
+    fn by_token(&self, hash: &TokenHash, now: Timestamp) -> Result<CallerIdentity, InvalidCredential> {
+        let candidates = self.tokens.get(&hash.prefix()).map(Vec::as_slice).unwrap_or_default();
+        let mut tokens = candidates.iter().filter_map(|(caller, index)| {
             let token = self.callers.get(caller)?.tokens.get(*index)?;
-            let is_valid = token.hash.matches(hash) && token.expires.is_none_or(|expires| now < expires);
-            is_valid.then(|| CallerIdentity { caller: caller.clone(), credential: format!("token:{}", token.id) })
-        })
+            Some((caller, token))
+        });
+        let (caller, token) = tokens.find(|(_, token)| token.hash.matches(hash)).ok_or(InvalidCredential::Unknown)?;
+        if token.expires.is_some_and(|expires| expires <= now) {
+            return Err(InvalidCredential::Expired);
+        }
+        Ok(CallerIdentity { caller: caller.clone(), credential: format!("token:{}", token.id) })
     }
 
     /// None if its names are those of no caller, or of two.

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use rstest::rstest;
 
 use super::certificate::CertificateIdentity;
-use super::credentials::{IdentifyError, ShownCredentials, UnixPeer};
+use super::credentials::{IdentifyError, InvalidCredential, ShownCredentials, UnixPeer};
 use super::scope::{Requirement, Scope};
 use super::token::TokenHash;
 use super::*;
@@ -153,7 +153,8 @@ fn credentials_name_a_caller_or_none(#[case] shown: ShownCredentials, #[case] ex
             assert_eq!(caller, name);
             assert!(credential.starts_with(start), "{credential}");
         }
-        (found, expected) => assert_eq!((found, expected), (Err(IdentifyError::Invalid), None)),
+        (Err(IdentifyError::Invalid(_)), None) => {}
+        (found, expected) => panic!("{found:?}, not {expected:?}"),
     }
 }
 
@@ -164,7 +165,10 @@ fn without_a_credential_there_is_no_caller_and_an_expired_token_is_like_any_wron
     let shown = ShownCredentials { token: token(ONE), ..Default::default() };
     let just_before = Timestamp::from_micros(EXPIRES.as_micros() - 1);
     assert!(policy.identify(&shown, just_before).is_ok());
-    assert_eq!(identified(&policy, &shown, EXPIRES), Err(IdentifyError::Invalid));
+    let expired = identified(&policy, &shown, EXPIRES).unwrap_err();
+    assert_eq!(expired, IdentifyError::Invalid(InvalidCredential::Expired));
+    let unknown = IdentifyError::Invalid(InvalidCredential::Unknown);
+    assert_eq!(expired.to_string(), unknown.to_string(), "the caller is not told which");
 }
 
 #[rstest]

@@ -4,6 +4,7 @@ use tonic::{Request, Response, Status};
 
 use crate::api::convert::{self, Violations};
 use crate::api::deadline::Deadline;
+use crate::api::layers::authentication::Grant;
 use crate::api::status;
 use crate::domain::ids::AccountName;
 use crate::domain::probe::{Credentials, ProbeReport};
@@ -19,10 +20,12 @@ pub(super) struct AccountsApi {
 impl AccountService for AccountsApi {
     async fn list_accounts(
         &self,
-        _request: Request<proto::ListAccountsRequest>,
+        request: Request<proto::ListAccountsRequest>,
     ) -> Result<Response<proto::ListAccountsResponse>, Status> {
-        let accounts =
-            self.engine.accounts().iter().map(|(account, health)| convert::account(account, *health)).collect();
+        let by = Grant::of(&request)?.by;
+        let accounts = self.engine.accounts();
+        let visible = accounts.iter().filter(|(account, _)| by.sees(&account.name));
+        let accounts = visible.map(|(account, health)| convert::account(account, *health)).collect();
         Ok(Response::new(proto::ListAccountsResponse { accounts }))
     }
 
@@ -31,10 +34,12 @@ impl AccountService for AccountsApi {
         request: Request<proto::ProbeAccountRequest>,
     ) -> Result<Response<proto::ProbeAccountResponse>, Status> {
         let deadline = Deadline::from_metadata(request.metadata());
+        let by = Grant::of(&request)?.by;
         let mut violations = Violations::default();
         let account = violations.ok_or_record("account", AccountName::parse(&request.get_ref().account));
         let account = violations.into_result(account)?;
-        let report = deadline.bound(async { self.engine.probe(&account).await.map_err(status::from_engine) }).await?;
+        let probe = async { self.engine.probe(&by, &account).await.map_err(status::from_engine) };
+        let report = deadline.bound(probe).await?;
         Ok(Response::new(to_proto(report)))
     }
 }

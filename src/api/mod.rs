@@ -4,6 +4,7 @@
 //! refunds validation accounts health  services: convert the request, call, convert the answer
 //! convert page_token deadline         between the public contract and the domain
 //! status                              the only mapping from an error to a tonic::Status
+//! visibility                          what a caller sees of lists and of the history
 //! layers                              applied to every call
 //! connection                          which connections are open, and which one is closed for another
 //! ```
@@ -18,7 +19,9 @@ mod page_token;
 mod refunds;
 mod status;
 mod validation;
+mod visibility;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -32,10 +35,13 @@ use crate::api::accounts::AccountsApi;
 pub use crate::api::connection::ConnectionRegistry;
 use crate::api::connection::InCallLayer;
 use crate::api::health::{HealthApi, Readiness};
+use crate::api::layers::authentication::AuthenticationLayer;
+pub use crate::api::layers::authentication::PolicyReceiver;
 use crate::api::layers::call_limit::CallLimitLayer;
 use crate::api::layers::call_metrics::KnownMethods;
 use crate::api::refunds::RefundsApi;
 use crate::api::validation::ValidationApi;
+use crate::domain::clock::Clock;
 use crate::engine::Engine;
 use crate::proto::v1::account_service_server::AccountServiceServer;
 use crate::proto::v1::refund_service_server::RefundServiceServer;
@@ -63,6 +69,14 @@ impl Default for ApiSettings {
             max_streams_per_connection: 100,
         }
     }
+}
+
+/// Who may call.
+pub struct Callers {
+    /// The access file in force. None: there is none, and every caller may do everything.
+    pub policy: Option<PolicyReceiver>,
+    /// Judges whether a token has expired.
+    pub clock: Arc<dyn Clock>,
 }
 
 /// Why the server cannot run.
@@ -111,6 +125,7 @@ macro_rules! bounded {
 pub async fn serve(
     listener: TcpListener,
     connections: ConnectionRegistry,
+    callers: Callers,
     engine: Engine,
     validation: Validation,
     readiness: watch::Receiver<Readiness>,
@@ -147,6 +162,7 @@ pub async fn serve(
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .layer(InCallLayer)
+        .layer(AuthenticationLayer::new(callers, metrics.clone(), methods.clone()))
         .layer(CallLimitLayer::new(settings.max_concurrent_calls, metrics, methods))
         .add_service(bounded!(refunds))
         .add_service(bounded!(accounts))

@@ -65,6 +65,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// The ledger's database file; relative to the working directory.
     pub ledger_path: PathBuf,
+    /// `[access] file`: who may call. None: every caller may do everything.
+    pub access_file: Option<PathBuf>,
     /// `[ledger]`
     pub ledger: SqliteSettings,
     /// `[log]` and `[traces]`
@@ -101,6 +103,7 @@ impl Default for Settings {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 50051)),
             ledger_path: PathBuf::from("recoup.db"),
+            access_file: None,
             ledger: SqliteSettings::default(),
             telemetry: TelemetrySettings::default(),
             metrics_listen: None,
@@ -185,6 +188,10 @@ impl Settings {
                 ledger.queue_length,
                 ledger.batch_size
             ),
+            match &self.access_file {
+                Some(path) => format!("access: the callers of {}", path.display()),
+                None => "access: every caller may do everything".to_owned(),
+            },
             format!("log: {} as {}", telemetry.log_filter, log_format_name(telemetry.log_format)),
             match self.metrics_listen {
                 Some(address) => format!("metrics: at http://{address}/metrics"),
@@ -246,6 +253,7 @@ impl Settings {
         let Self {
             listen,
             ledger_path,
+            access_file,
             ledger,
             telemetry,
             metrics_listen,
@@ -263,6 +271,9 @@ impl Settings {
         read.parsed("ledger.path", parse_file_path, ledger_path);
         read.number("ledger.queue_length", 1..=1_000_000, &mut ledger.queue_length);
         read.number("ledger.batch_size", 1..=10_000, &mut ledger.batch_size);
+
+        read.section("access");
+        *access_file = read.optional("access.file", parse_file_path);
 
         read.section("log");
         read.parsed("log.format", parse_log_format, &mut telemetry.log_format);

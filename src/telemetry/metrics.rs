@@ -217,6 +217,13 @@ const CONNECTIONS: MetricSpec = MetricSpec {
     attributes: &["listener"],
     help: "Open connections of the gRPC server; 1,024 at most, or fewer where the process may open few files.",
 };
+const REFUSED_CALLS: MetricSpec = MetricSpec {
+    name: "recoup.calls.refused",
+    kind: MetricKind::Counter,
+    unit: "{call}",
+    attributes: &["listener", "reason"],
+    help: "Calls refused before their handler: credentials_missing, credentials_invalid, blocked, scope_missing, quota_exceeded.",
+};
 const CLOSED_CONNECTIONS: MetricSpec = MetricSpec {
     name: "recoup.connections.closed",
     kind: MetricKind::Counter,
@@ -268,7 +275,7 @@ const START_TIME: MetricSpec = MetricSpec {
 };
 
 /// All metrics.
-pub const METRICS: [MetricSpec; 26] = [
+pub const METRICS: [MetricSpec; 27] = [
     RPC_CALLS,
     HTTP_REQUESTS,
     ATTEMPTS,
@@ -288,6 +295,7 @@ pub const METRICS: [MetricSpec; 26] = [
     CLOCK_AHEAD,
     STREAMS,
     CONNECTIONS,
+    REFUSED_CALLS,
     CLOSED_CONNECTIONS,
     BUILD,
     MEMORY,
@@ -374,6 +382,7 @@ struct Instruments {
     pacing: Histogram<f64>,
     doubt: Histogram<f64>,
     corrections: Counter<u64>,
+    refused_calls: Counter<u64>,
     closed_connections: Counter<u64>,
     batch_size: Histogram<u64>,
     commits: Histogram<f64>,
@@ -419,6 +428,7 @@ impl Metrics {
             pacing: PACING.seconds(&meter),
             doubt: DOUBT.seconds(&meter),
             corrections: CORRECTIONS.counter(&meter),
+            refused_calls: REFUSED_CALLS.counter(&meter),
             closed_connections: CLOSED_CONNECTIONS.counter(&meter),
             batch_size: BATCH_SIZE.numbers(&meter),
             commits: COMMITS.seconds(&meter),
@@ -460,6 +470,14 @@ impl Metrics {
                 KeyValue::new("rpc.response.status_code", code),
             ];
             instruments.rpc_calls.record(after.as_secs_f64(), &attributes);
+        }
+    }
+
+    /// Records a call that was refused before its handler.
+    pub fn record_refused_call(&self, listener: &str, reason: &'static str) {
+        if let Some(instruments) = &self.0 {
+            let attributes = [KeyValue::new("listener", listener.to_owned()), KeyValue::new("reason", reason)];
+            instruments.refused_calls.add(1, &attributes);
         }
     }
 

@@ -11,6 +11,7 @@
 mod access_commands;
 mod account_commands;
 mod answers;
+mod caller_access;
 mod callers;
 mod canary;
 mod commands;

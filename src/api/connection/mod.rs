@@ -20,5 +20,6 @@ mod socket;
 mod stream;
 
 pub(super) use self::accept::accept;
+pub(super) use self::handle::{ConnectionHandle, Transport};
 pub(super) use self::in_call::InCallLayer;
 pub use self::registry::ConnectionRegistry;
