@@ -25,7 +25,7 @@ pub use self::reload::Reloader;
 use self::reload::SecretFiles;
 pub use self::start_preview::{DisplacedRefunds, PreviewError, preview_start};
 use crate::api::health::Readiness;
-use crate::api::{self, Callers, ConnectionRegistry, PolicyReceiver, ServeError};
+use crate::api::{self, Callers, ConnectionRegistry, PolicyReceiver, Port, ServeError};
 use crate::config::changes::Reloadable;
 use crate::config::{ConfigErrors, Settings};
 use crate::domain::clock::{Clock, SystemClock, Timestamp};
@@ -132,9 +132,7 @@ impl App {
         let connections = ConnectionRegistry::new(max_connections, metrics.clone());
         let (policy, reload_access) = follow_access_file(&settings, &ledger_admin, &clock, &closing).await?;
         let serve = api::serve(
-            listener,
-            connections.clone(),
-            Callers { policy, clock: clock.clone() },
+            Port { listener, connections: connections.clone(), callers: Callers { policy, clock: clock.clone() } },
             engine.clone(),
             validation.clone(),
             readiness.subscribe(),

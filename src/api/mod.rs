@@ -6,7 +6,7 @@
 //! status                              the only mapping from an error to a tonic::Status
 //! visibility                          what a caller sees of lists and of the history
 //! layers                              applied to every call
-//! connection                          which connections are open, and which one is closed for another
+//! connection                          open connections, and which one is closed for a new one
 //! ```
 
 mod accounts;
@@ -79,6 +79,16 @@ pub struct Callers {
     pub clock: Arc<dyn Clock>,
 }
 
+/// Where the server is reached, by how many, and by whom.
+pub struct Port {
+    /// Accepts connections.
+    pub listener: TcpListener,
+    /// The open ones.
+    pub connections: ConnectionRegistry,
+    /// Who may call.
+    pub callers: Callers,
+}
+
 /// Why the server cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -123,9 +133,7 @@ macro_rules! bounded {
 /// # Errors
 /// [`ServeError`] if the port cannot be served.
 pub async fn serve(
-    listener: TcpListener,
-    connections: ConnectionRegistry,
-    callers: Callers,
+    port: Port,
     engine: Engine,
     validation: Validation,
     readiness: watch::Receiver<Readiness>,
@@ -151,7 +159,7 @@ pub async fn serve(
         tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
         tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
     ]);
-    let incoming = connection::accept(listener, connections, closing.clone());
+    let incoming = connection::accept(port.listener, port.connections, closing.clone());
     Server::builder()
         .max_concurrent_streams(settings.max_streams_per_connection)
         .initial_stream_window_size(STREAM_WINDOW)
@@ -162,7 +170,7 @@ pub async fn serve(
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .layer(InCallLayer)
-        .layer(AuthenticationLayer::new(callers, metrics.clone(), methods.clone()))
+        .layer(AuthenticationLayer::new(port.callers, metrics.clone(), methods.clone()))
         .layer(CallLimitLayer::new(settings.max_concurrent_calls, metrics, methods))
         .add_service(bounded!(refunds))
         .add_service(bounded!(accounts))

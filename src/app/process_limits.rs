@@ -1,5 +1,5 @@
-//! What the operating system allows the process: how many files it may open, and that nobody reads
-//! its memory.
+//! What the operating system allows: how many files the process may open, and no other process to
+//! read its memory.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::warn;

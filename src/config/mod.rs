@@ -9,7 +9,7 @@
 //! reader    types and unknown keys
 //! accounts  accounts and their secrets
 //! changes   what a later read changes in a running gateway
-//! permissions  files that somebody else may write
+//! permissions  files that others may write
 //! ```
 //!
 //! Each layer declares its own settings and their defaults ([`ApiSettings`], [`EngineSettings`],

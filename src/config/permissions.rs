@@ -1,7 +1,7 @@
-//! Files of the configuration that somebody else may write: who can replace them, can refund.
+//! Files of the configuration that others may write: who can replace them, can refund.
 //!
 //! Symbolic links are followed first. A folder with the sticky bit counts as one that others cannot
-//! write, as nobody can replace another one's file in it. Writing by a group counts only where the
+//! write: only its owner can replace a file in it. Writing by a group counts only where the
 //! process is not in that group.
 
 use std::fs;
@@ -14,7 +14,7 @@ const GROUP_WRITE: u32 = 0o020;
 const OTHERS_WRITE: u32 = 0o002;
 const STICKY: u32 = 0o1000;
 
-/// Says who else may write a file or its folder. None if nobody may, or neither is there.
+/// Says who else may write a file or its folder. None if no one may, or neither is there.
 pub(super) fn foreign_writer_of(path: &Path) -> Option<String> {
     let real = fs::canonicalize(path).ok();
     let folders = [Some(path), real.as_deref()].into_iter().flatten().map(|path| match path.parent() {
@@ -23,7 +23,7 @@ pub(super) fn foreign_writer_of(path: &Path) -> Option<String> {
     });
     let file = real.as_deref().and_then(|real| Some(("file", writer_of(real)?)));
     let found = file.or_else(|| folders.into_iter().find_map(|folder| Some(("folder", writer_of(&folder)?))));
-    found.map(|(what, who)| format!("its {what} may be written by {who}: whoever writes it, can refund"))
+    found.map(|(what, who)| format!("its {what} may be written by {who}, who could then refund"))
 }
 
 fn writer_of(path: &Path) -> Option<&'static str> {

@@ -481,11 +481,11 @@ impl Metrics {
         }
     }
 
-    /// Records that the gateway closed a connection.
-    pub fn record_closed_connection(&self, listener: &str, reason: &'static str) {
+    /// Records that the gateway closed connections.
+    pub fn record_closed_connections(&self, listener: &str, reason: &'static str, count: u64) {
         if let Some(instruments) = &self.0 {
             let attributes = [KeyValue::new("listener", listener.to_owned()), KeyValue::new("reason", reason)];
-            instruments.closed_connections.add(1, &attributes);
+            instruments.closed_connections.add(count, &attributes);
         }
     }
 

@@ -15,6 +15,7 @@ mod caller_access;
 mod callers;
 mod canary;
 mod commands;
+mod connections;
 mod containers;
 mod corrections;
 mod crash;

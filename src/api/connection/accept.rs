@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::handle::{Peer, Transport};
+use super::handle::{Peer, PeerTransport};
 use super::registry::ConnectionRegistry;
 use super::socket::{ClientSocket, Socket};
 use super::stream::ClientConnection;
@@ -31,6 +31,7 @@ pub(in crate::api) fn accept(
     let (idle, ended) = (registry.clone(), closing.clone());
     tokio::spawn(async move { ended.run_until_cancelled(idle.close_idle()).await });
     let name: Arc<str> = SHORT_FORM.into();
+    registry.add_listener(&name);
     stream::unfold((listener, registry, closing, name), |(listener, registry, closing, name)| async move {
         loop {
             let accepted = async {
@@ -43,9 +44,9 @@ pub(in crate::api) fn accept(
                     if let Err(error) = stream.set_nodelay(true) {
                         warn!(%error, "could not set TCP_NODELAY on a connection");
                     }
-                    let registration = registry.register(&name, address.ip().into(), CONNECTIONS_PER_SOURCE);
-                    let socket = ClientSocket::new(Socket::Tcp(stream), registration);
-                    let transport = Transport::Plaintext { address };
+                    let place = registry.register(&name, address.ip().into(), CONNECTIONS_PER_SOURCE);
+                    let socket = ClientSocket::new(Socket::Tcp(stream), place);
+                    let transport = PeerTransport::Plaintext { address };
                     let peer = Peer { listener: name.clone(), needs_credentials: false, transport };
                     let connection = ClientConnection::plain(socket, peer);
                     return Some((Ok(connection), (listener, registry, closing, name)));

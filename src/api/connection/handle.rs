@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::registry::{ConnectionRegistry, Registration};
+use super::registry::{ConnectionPlace, ConnectionRegistry};
 
 /// Who is at the other end of a connection, and how it is reached.
 #[allow(dead_code, reason = "read where calls are authenticated")]
@@ -14,13 +14,13 @@ pub(in crate::api) struct Peer {
     pub(in crate::api) listener: Arc<str>,
     /// Whether calls need a credential.
     pub(in crate::api) needs_credentials: bool,
-    pub(in crate::api) transport: Transport,
+    pub(in crate::api) transport: PeerTransport,
 }
 
 /// How a peer is connected, with what the transport proves about it.
 #[allow(dead_code, reason = "read where calls are authenticated")]
 #[derive(Debug, Clone)]
-pub(in crate::api) enum Transport {
+pub(in crate::api) enum PeerTransport {
     /// Without encryption; loopback only.
     Plaintext { address: SocketAddr },
     Tls {
@@ -48,12 +48,12 @@ pub(in crate::api) struct StreamGuard {
 }
 
 impl ConnectionHandle {
-    pub(super) fn new(registration: &Registration, peer: Peer) -> Self {
-        Self { registry: registration.registry().clone(), id: registration.id(), peer: Arc::new(peer) }
+    pub(super) fn new(place: &ConnectionPlace, peer: Peer) -> Self {
+        Self { registry: place.registry().clone(), id: place.id(), peer: Arc::new(peer) }
     }
 
-    /// Begins a call. None if the connection has just been closed: nobody can get an answer, so
-    /// nothing must be done.
+    /// Begins a call. None if the connection has just been closed: no answer can be
+    /// delivered, so nothing must be done.
     pub(in crate::api) fn begin_stream(&self) -> Option<StreamGuard> {
         self.registry.begin_stream(self.id).then(|| StreamGuard { registry: self.registry.clone(), id: self.id })
     }
@@ -71,7 +71,7 @@ impl ConnectionHandle {
     /// A call has been answered. This counts as authenticated where no call needs a credential, and
     /// over a unix socket.
     pub(in crate::api) fn mark_completed_call(&self) {
-        if !self.peer.needs_credentials || matches!(self.peer.transport, Transport::Unix { .. }) {
+        if !self.peer.needs_credentials || matches!(self.peer.transport, PeerTransport::Unix { .. }) {
             self.mark_authenticated();
         }
     }

@@ -1,5 +1,5 @@
-//! Connections to the gRPC server: which ones are open, which one is closed for a newcomer, and what
-//! a call knows about its own.
+//! Connections to the gRPC server: which ones are open, which one is closed for a newcomer, and
+//! what a call knows about its own.
 //!
 //! ```text
 //! accept    TcpListener -> ClientConnection, for tonic

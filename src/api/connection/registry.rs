@@ -66,6 +66,8 @@ pub(super) enum CloseReason {
 }
 
 impl CloseReason {
+    const ALL: [Self; 5] = [Self::Full, Self::SourceFull, Self::Idle, Self::Stalled, Self::Silent];
+
     const fn as_str(self) -> &'static str {
         match self {
             Self::Full => "full",
@@ -107,7 +109,7 @@ enum Phase {
     Authenticated,
 }
 
-struct Entry {
+struct OpenConnection {
     listener: Arc<str>,
     source: Source,
     phase: Phase,
@@ -121,25 +123,25 @@ struct Entry {
 
 /// Every open connection of the gateway. Clones share it.
 #[derive(Clone)]
-pub struct ConnectionRegistry(Arc<Shared>);
+pub struct ConnectionRegistry(Arc<RegistryState>);
 
-struct Shared {
+struct RegistryState {
     max_connections: usize,
-    connections: Mutex<Connections>,
+    connections: Mutex<OpenConnections>,
     ended: Notify,
     metrics: Metrics,
 }
 
 #[derive(Default)]
-struct Connections {
+struct OpenConnections {
     next_id: u64,
     /// By id, so the oldest comes first.
-    open: BTreeMap<u64, Entry>,
+    open: BTreeMap<u64, OpenConnection>,
     last_warning: Option<Instant>,
 }
 
 /// An open connection's place. Dropped with its socket.
-pub(super) struct Registration {
+pub(super) struct ConnectionPlace {
     registry: ConnectionRegistry,
     id: u64,
     signal: Arc<CloseSignal>,
@@ -148,19 +150,26 @@ pub(super) struct Registration {
 impl ConnectionRegistry {
     /// Keeps at most `max_connections` open.
     pub fn new(max_connections: usize, metrics: Metrics) -> Self {
-        let connections = Mutex::new(Connections::default());
-        Self(Arc::new(Shared { max_connections, connections, ended: Notify::new(), metrics }))
+        let connections = Mutex::new(OpenConnections::default());
+        Self(Arc::new(RegistryState { max_connections, connections, ended: Notify::new(), metrics }))
     }
 
-    /// Adds a connection, and closes another one where there are too many: of the same source, or of
-    /// all. `max_of_source` is 0 where sources have no limit.
-    pub(super) fn register(&self, listener: &Arc<str>, source: Source, max_of_source: usize) -> Registration {
+    /// Declares a listener, whose series exist from now on.
+    pub(super) fn add_listener(&self, listener: &str) {
+        for reason in CloseReason::ALL {
+            self.0.metrics.record_closed_connections(listener, reason.as_str(), 0);
+        }
+    }
+
+    /// Adds a connection, and closes another one where there are too many: of the same source, or
+    /// of all. `max_of_source` is 0 where sources have no limit.
+    pub(super) fn register(&self, listener: &Arc<str>, source: Source, max_of_source: usize) -> ConnectionPlace {
         let now = Instant::now();
         let signal = Arc::new(CloseSignal::default());
         let mut connections = self.lock();
         let id = connections.next_id;
         connections.next_id += 1;
-        let entry = Entry {
+        let entry = OpenConnection {
             listener: listener.clone(),
             source,
             phase: Phase::Opening,
@@ -171,26 +180,27 @@ impl ConnectionRegistry {
             signal: signal.clone(),
         };
         connections.open.insert(id, entry);
-        let is_of_source = |entry: &Entry| entry.source == source && entry.listener == *listener;
+        let is_of_source = |entry: &OpenConnection| entry.source == source && entry.listener == *listener;
         if max_of_source > 0 {
-            let is_anonymous =
-                |entry: &Entry| is_of_source(entry) && entry.phase != Phase::Authenticated && entry.streams == 0;
+            let is_anonymous = |entry: &OpenConnection| {
+                is_of_source(entry) && entry.phase != Phase::Authenticated && entry.streams == 0
+            };
             self.make_room(&mut connections, id, max_of_source, CloseReason::SourceFull, is_of_source);
             let max_anonymous = max_of_source.min(MAX_UNAUTHENTICATED);
             self.make_room(&mut connections, id, max_anonymous, CloseReason::SourceFull, is_anonymous);
         }
         self.make_room(&mut connections, id, self.0.max_connections, CloseReason::Full, |_| true);
-        Registration { registry: self.clone(), id, signal }
+        ConnectionPlace { registry: self.clone(), id, signal }
     }
 
     /// Closes one of the connections that `counts` where these are more than `max`.
     fn make_room(
         &self,
-        connections: &mut Connections,
+        connections: &mut OpenConnections,
         newcomer: u64,
         max: usize,
         reason: CloseReason,
-        counts: impl Fn(&Entry) -> bool,
+        counts: impl Fn(&OpenConnection) -> bool,
     ) {
         let now = Instant::now();
         let counted = || connections.open.iter().filter(|(_, entry)| !entry.is_closing && counts(entry));
@@ -202,7 +212,7 @@ impl ConnectionRegistry {
         let anonymous = counted().filter(|(_, entry)| entry.phase == Phase::Anonymous).count();
         let is_flood = anonymous > total / 2;
         let others = counted().filter(|(id, entry)| **id != newcomer && entry.streams == 0);
-        let rank = |entry: &Entry| match entry.phase {
+        let rank = |entry: &OpenConnection| match entry.phase {
             Phase::Opening => (0, entry.opened),
             Phase::Anonymous if is_flood || now.duration_since(entry.opened) >= AUTHENTICATION_TIME => {
                 (1, entry.opened)
@@ -225,7 +235,8 @@ impl ConnectionRegistry {
         loop {
             let now = Instant::now();
             let mut next = now + IDLE_TIME;
-            let is_idle = |entry: &&mut Entry| !entry.is_closing && entry.streams == 0 && entry.phase != Phase::Opening;
+            let is_idle =
+                |entry: &&mut OpenConnection| !entry.is_closing && entry.streams == 0 && entry.phase != Phase::Opening;
             for entry in self.lock().open.values_mut().filter(is_idle) {
                 let end = entry.idle_since + IDLE_TIME;
                 if end <= now {
@@ -251,19 +262,19 @@ impl ConnectionRegistry {
         }
     }
 
-    fn close(&self, entry: &mut Entry, reason: CloseReason) {
+    fn close(&self, entry: &mut OpenConnection, reason: CloseReason) {
         if !entry.is_closing {
             entry.is_closing = true;
-            self.0.metrics.record_closed_connection(&entry.listener, reason.as_str());
+            self.0.metrics.record_closed_connections(&entry.listener, reason.as_str(), 1);
             entry.signal.close();
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Connections> {
+    fn lock(&self) -> MutexGuard<'_, OpenConnections> {
         self.0.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn with<T>(&self, id: u64, act: impl FnOnce(&mut Entry) -> T) -> Option<T> {
+    fn with<T>(&self, id: u64, act: impl FnOnce(&mut OpenConnection) -> T) -> Option<T> {
         self.lock().open.get_mut(&id).map(act)
     }
 
@@ -278,7 +289,7 @@ impl ConnectionRegistry {
 
     /// A call begins. False if its connection is closed: the call must not be handled.
     pub(super) fn begin_stream(&self, id: u64) -> bool {
-        let begin = |entry: &mut Entry| {
+        let begin = |entry: &mut OpenConnection| {
             if !entry.is_closing {
                 entry.streams += 1;
             }
@@ -289,7 +300,7 @@ impl ConnectionRegistry {
 
     /// A call's answer has ended.
     pub(super) fn end_stream(&self, id: u64) {
-        let end = |entry: &mut Entry| {
+        let end = |entry: &mut OpenConnection| {
             entry.streams = entry.streams.saturating_sub(1);
             entry.idle_since = Instant::now();
         };
@@ -305,7 +316,7 @@ impl ConnectionRegistry {
     }
 }
 
-impl Registration {
+impl ConnectionPlace {
     pub(super) fn registry(&self) -> &ConnectionRegistry {
         &self.registry
     }
@@ -320,7 +331,7 @@ impl Registration {
 
     /// The handshake and the HTTP/2 preface are finished.
     pub(super) fn mark_open(&self) {
-        let open = |entry: &mut Entry| {
+        let open = |entry: &mut OpenConnection| {
             if entry.phase == Phase::Opening {
                 entry.phase = Phase::Anonymous;
                 entry.idle_since = Instant::now();
@@ -335,10 +346,13 @@ impl Registration {
     }
 }
 
-impl Drop for Registration {
+impl Drop for ConnectionPlace {
     fn drop(&mut self) {
         let ended = self.registry.lock().open.remove(&self.id);
         drop(ended);
         self.registry.0.ended.notify_waiters();
     }
 }
+
+#[cfg(test)]
+mod tests;

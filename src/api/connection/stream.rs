@@ -32,7 +32,7 @@ pub(in crate::api) struct ClientConnection {
 
 impl ClientConnection {
     pub(super) fn plain(stream: ClientSocket, peer: Peer) -> Self {
-        let handle = ConnectionHandle::new(stream.registration(), peer);
+        let handle = ConnectionHandle::new(stream.place(), peer);
         Self { stream, preface_timeout: Some(Box::pin(sleep(PREFACE_TIMEOUT))), bytes_read: 0, handle }
     }
 }
@@ -60,13 +60,13 @@ impl AsyncRead for ClientConnection {
             self.bytes_read = self.bytes_read.saturating_add(buffer.filled().len() - before);
             if self.bytes_read >= PREFACE_BYTES {
                 self.preface_timeout = None;
-                self.stream.registration().mark_open();
+                self.stream.place().mark_open();
             }
             return read;
         }
         if let Some(timeout) = self.preface_timeout.as_mut() {
             ready!(timeout.as_mut().poll(context));
-            self.stream.registration().mark_closed(CloseReason::Silent);
+            self.stream.place().mark_closed(CloseReason::Silent);
             return Poll::Ready(Err(io::Error::new(
                 io::ErrorKind::TimedOut,
                 "the client did not send the HTTP/2 preface",
