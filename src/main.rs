@@ -1,5 +1,5 @@
-//! The command line: `recoup serve`, `check`, `health`, `refunds`, `token`, `access`, `backup`,
-//! `verify`, and in staging builds `recoup staging`.
+//! The command line: `recoup serve`, `check`, `health`, `refunds`, `accounts`, `token`, `access`,
+//! `backup`, `verify`, and in staging builds `recoup staging`.
 
 mod cli;
 
@@ -15,8 +15,8 @@ use recoup::telemetry::{self, LogFilter};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::cli::{
-    AccessArguments, BackupArguments, CheckArguments, HealthArguments, RefundsArguments, TokenArguments,
-    VerifyArguments, print_line,
+    AccessArguments, AccountsArguments, BackupArguments, CheckArguments, HealthArguments, RefundsArguments,
+    TokenArguments, VerifyArguments, print_line,
 };
 
 /// A refund makes many small allocations on several threads, which are slow with the system's
@@ -46,6 +46,8 @@ enum Command {
     /// Operate on the refunds of a running gateway: list, show, reconcile, resolve, reassign,
     /// cancel.
     Refunds(RefundsArguments),
+    /// Operate on the accounts of a running gateway: pause, resume.
+    Accounts(AccountsArguments),
     /// Make the token of a caller.
     Token(TokenArguments),
     /// Check an access file, and print what each caller may do.
@@ -157,6 +159,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Ok(cli::access(&arguments, configured.as_ref()))
         }
         Command::Refunds(arguments) => Ok(small_runtime()?.block_on(cli::refunds(arguments))),
+        Command::Accounts(arguments) => Ok(small_runtime()?.block_on(cli::accounts(arguments))),
         Command::Backup(arguments) => Ok(cli::backup(&arguments)),
         Command::Verify(arguments) => Ok(cli::verify(&arguments)),
         #[cfg(feature = "staging")]

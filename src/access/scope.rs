@@ -129,9 +129,7 @@ mod tests {
 
     const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/recoup_descriptors.bin"));
     /// In the table before the contract has them.
-    const TO_COME: [&str; 5] = [
-        "/recoup.v1.AccountService/PauseAccount",
-        "/recoup.v1.AccountService/ResumeAccount",
+    const TO_COME: [&str; 3] = [
         "/recoup.v1.AuditService/GetCheckpoint",
         "/recoup.v1.RefundService/ApproveRefund",
         "/recoup.v1.RefundService/RejectRefund",

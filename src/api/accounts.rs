@@ -6,6 +6,7 @@ use crate::api::convert::{self, Violations};
 use crate::api::deadline::Deadline;
 use crate::api::layers::authentication::Grant;
 use crate::api::status;
+use crate::domain::authority::Authority;
 use crate::domain::ids::AccountName;
 use crate::domain::probe::{Credentials, ProbeReport};
 use crate::engine::Engine;
@@ -22,11 +23,39 @@ impl AccountService for AccountsApi {
         &self,
         request: Request<proto::ListAccountsRequest>,
     ) -> Result<Response<proto::ListAccountsResponse>, Status> {
+        let deadline = Deadline::from_metadata(request.metadata());
         let by = Grant::of(&request)?.by;
-        let accounts = self.engine.accounts();
-        let visible = accounts.iter().filter(|(account, _)| by.sees(&account.name));
-        let accounts = visible.map(|(account, health)| convert::account(account, *health)).collect();
+        let accounts = deadline.bound(self.accounts(&by)).await?;
         Ok(Response::new(proto::ListAccountsResponse { accounts }))
+    }
+
+    async fn pause_account(
+        &self,
+        request: Request<proto::PauseAccountRequest>,
+    ) -> Result<Response<proto::PauseAccountResponse>, Status> {
+        let deadline = Deadline::from_metadata(request.metadata());
+        let by = Grant::of(&request)?.by;
+        let request = request.into_inner();
+        let mut violations = Violations::default();
+        let account = violations.ok_or_record("account", AccountName::parse(&request.account));
+        let reason = convert::sentence("reason", &request.reason, &mut violations);
+        let account = violations.into_result(account)?;
+        let pause = self.engine.pause(account.clone(), reason, by.clone());
+        deadline.recorded(pause).await?;
+        Ok(Response::new(proto::PauseAccountResponse { account: self.account(&by, &account).await? }))
+    }
+
+    async fn resume_account(
+        &self,
+        request: Request<proto::ResumeAccountRequest>,
+    ) -> Result<Response<proto::ResumeAccountResponse>, Status> {
+        let deadline = Deadline::from_metadata(request.metadata());
+        let by = Grant::of(&request)?.by;
+        let mut violations = Violations::default();
+        let account = violations.ok_or_record("account", AccountName::parse(&request.get_ref().account));
+        let account = violations.into_result(account)?;
+        deadline.recorded(self.engine.resume(account.clone(), by.clone())).await?;
+        Ok(Response::new(proto::ResumeAccountResponse { account: self.account(&by, &account).await? }))
     }
 
     async fn probe_account(
@@ -41,6 +70,21 @@ impl AccountService for AccountsApi {
         let probe = async { self.engine.probe(&by, &account).await.map_err(status::from_engine) };
         let report = deadline.bound(probe).await?;
         Ok(Response::new(to_proto(report)))
+    }
+}
+
+impl AccountsApi {
+    /// All accounts that the caller may use, by name.
+    async fn accounts(&self, by: &Authority) -> Result<Vec<proto::Account>, Status> {
+        let pending = self.engine.pending_counts().await.map_err(status::from_engine)?;
+        let pending_of = |account: &AccountName| pending.get(account).copied().unwrap_or(0);
+        let accounts = self.engine.accounts();
+        let visible = accounts.iter().filter(|status| by.sees(&status.account.name));
+        Ok(visible.map(|status| convert::account(status, pending_of(&status.account.name))).collect())
+    }
+
+    async fn account(&self, by: &Authority, name: &AccountName) -> Result<Option<proto::Account>, Status> {
+        Ok(self.accounts(by).await?.into_iter().find(|account| account.account == name.as_str()))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The commands besides `recoup serve`.
 //!
 //! ```text
+//! accounts recoup accounts ...: pause and resume
 //! refunds  recoup refunds ...: an operator's commands, through the gRPC API of a running gateway
 //! health   recoup health: whether a running gateway serves, for supervisors
 //! check    recoup check: arguments and output
@@ -14,6 +15,7 @@
 //! ```
 
 mod access;
+mod accounts;
 mod backup;
 mod check;
 mod client;
@@ -27,6 +29,7 @@ mod verify;
 use std::process::ExitCode;
 
 pub(crate) use self::access::{AccessArguments, access};
+pub(crate) use self::accounts::{AccountsArguments, accounts};
 pub(crate) use self::backup::{BackupArguments, run as backup};
 pub(crate) use self::check::{CheckArguments, preview_lines, probe_lines};
 pub(crate) use self::health::{HealthArguments, health};

@@ -65,6 +65,8 @@ pub enum WaitingFor {
     Credentials,
     /// The account that it was recorded for: gone, or at another place now.
     Account,
+    /// An operator who resumes the account.
+    Resume,
 }
 
 impl WaitingFor {
@@ -76,6 +78,7 @@ impl WaitingFor {
             WaitingFor::Provider => "provider",
             WaitingFor::Credentials => "credentials",
             WaitingFor::Account => "account",
+            WaitingFor::Resume => "resume",
         }
     }
 }
@@ -103,6 +106,19 @@ impl EngineCore {
     pub(super) async fn get_for(&self, by: &Authority, id: &RefundId) -> Result<Refund, EngineError> {
         let refund = self.get(id).await?;
         if by.sees_refund(&refund) { Ok(refund) } else { Err(LedgerError::NotFound(id.clone()).into()) }
+    }
+
+    /// A configured account, for a caller for whom one that it may not use does not exist.
+    ///
+    /// # Errors
+    /// [`EngineError::AccountNotFound`]
+    pub(super) fn account_for(
+        &self,
+        by: &Authority,
+        name: &AccountName,
+    ) -> Result<&Arc<AccountRuntime>, EngineError> {
+        let account = self.accounts.get(name).filter(|_| by.sees(name));
+        account.ok_or_else(|| EngineError::AccountNotFound(name.clone()))
     }
 
     /// Records events and notifies the waiters. Waits while the ledger's queue is full: what has
@@ -222,6 +238,7 @@ impl EngineCore {
             AccountHealth::CredentialsRefused => Some(WaitingFor::Credentials),
         };
         match refund.state {
+            State::Pending if account.is_paused() => Some(WaitingFor::Resume),
             State::Pending if suspended.is_some() => suspended,
             State::Pending if refund.not_before.is_some_and(|at| at > self.clock.now()) => Some(WaitingFor::Backoff),
             State::Pending => Some(WaitingFor::Turn),
@@ -242,10 +259,10 @@ impl EngineCore {
     ///
     /// # Errors
     /// [`EngineError::TooManyOperations`], and those of the operation.
-    pub(super) async fn run_detached(
+    pub(super) async fn run_detached<T: Send + 'static>(
         &self,
-        operation: impl Future<Output = Result<Refund, EngineError>> + Send + 'static,
-    ) -> Result<Refund, EngineError> {
+        operation: impl Future<Output = Result<T, EngineError>> + Send + 'static,
+    ) -> Result<T, EngineError> {
         let permit =
             self.detached_operations.clone().try_acquire_owned().map_err(|_| EngineError::TooManyOperations)?;
         let work = async move {

@@ -122,7 +122,8 @@ async fn record(
         CreateOutcome::New(refund) => refund,
     };
     let (id, name, sequence) = (refund.id(), account.name(), event_number(sequence));
-    let unsent = if let Some(slot) = slot {
+    // Without a slot, or where the ledger found the account paused, the refund is PENDING.
+    let unsent = if let Some(slot) = slot.filter(|_| refund.state == State::Dispatching) {
         // Its outcome is the refund's one line at INFO.
         debug!(refund = %id, account = %name, sequence, "refund recorded");
         Some(Unsent { account, refund: refund.clone(), slot, generation })
@@ -156,8 +157,7 @@ fn account_for<'a>(
     by: &Authority,
     intent: &Intent,
 ) -> Result<&'a Arc<AccountRuntime>, EngineError> {
-    let account = core.accounts.get(&intent.account).filter(|_| by.sees(&intent.account));
-    let account = account.ok_or_else(|| EngineError::AccountNotFound(intent.account.clone()))?;
+    let account = core.account_for(by, &intent.account)?;
     let (of, target) = (account.configured.provider, intent.target.provider());
     if of != target {
         return Err(EngineError::AccountMismatch { account: intent.account.clone(), of, target });
@@ -204,7 +204,7 @@ async fn wait_for_outcome(core: &EngineCore, refund: Refund, mut waiter: Waiter,
             let is_after_until =
                 |at: Timestamp| Instant::now() + at.saturating_duration_since(core.clock.now()) > until;
             // A missing or changed account delays the refund like a suspended one.
-            let is_suspended = core.account_of(refund).map_or(true, |account| account.is_open());
+            let is_suspended = core.account_of(refund).map_or(true, |account| account.is_held());
             is_suspended || core.draining.is_cancelled() || refund.not_before.is_some_and(is_after_until)
         }
         _ => true,

@@ -29,8 +29,7 @@ pub(super) async fn probe(
     if core.draining.is_cancelled() {
         return Err(EngineError::Draining);
     }
-    let found = core.accounts.get(account).filter(|_| by.sees(account));
-    let account = found.ok_or_else(|| EngineError::AccountNotFound(account.clone()))?;
+    let account = core.account_for(by, account)?;
     let report = account.requested_probes.join_or_start(|answer| {
         let (task_core, account) = (core.clone(), account.clone());
         // A task of its own: callers that leave do not end what others share.

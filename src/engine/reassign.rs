@@ -27,8 +27,7 @@ pub(super) async fn reassign(core: Arc<EngineCore>, command: ReassignCommand) ->
     if !is_open || core.account_of(&refund).is_ok() {
         return Err(EngineError::NotReassignable(refund.state));
     }
-    let account = core.accounts.get(&command.account).filter(|_| command.by.sees(&command.account)).cloned();
-    let account = account.ok_or_else(|| EngineError::AccountNotFound(command.account.clone()))?;
+    let account = core.account_for(&command.by, &command.account)?.clone();
     let (of, target) = (account.configured.provider, refund.provider());
     if of != target {
         return Err(EngineError::AccountMismatch { account: command.account, of, target });
