@@ -1,6 +1,7 @@
 //! The composition root: builds a running gateway from settings and stops it in order. The only
 //! module that knows every layer.
 
+pub mod access_file;
 pub mod process_limits;
 mod reload;
 mod start_preview;
@@ -9,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::{StreamExt as _, stream};
@@ -19,11 +20,15 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use self::access_file::AccessFile;
+pub use self::access_file::AccessFileError;
 pub use self::reload::Reloader;
 use self::reload::SecretFiles;
 pub use self::start_preview::{DisplacedRefunds, PreviewError, preview_start};
 use crate::api::health::Readiness;
-use crate::api::{self, BoundListener, ConnectionRegistry, ListenError, ListenerSettings, Port, ServeError};
+use crate::api::{
+    self, BoundListener, Callers, ConnectionRegistry, ListenError, ListenerSettings, PolicyReceiver, Port, ServeError,
+};
 use crate::config::changes::Reloadable;
 use crate::config::{ConfigErrors, Settings};
 use crate::domain::clock::{Clock, SystemClock, Timestamp};
@@ -86,6 +91,9 @@ pub enum StartError {
         /// The cause.
         source: ConnectError,
     },
+    /// The access file cannot be used.
+    #[error(transparent)]
+    Access(#[from] AccessFileError),
     /// The metrics cannot be set up.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
@@ -109,12 +117,12 @@ impl App {
     pub async fn start(settings: Settings) -> Result<App, StartError> {
         info!(version = env!("CARGO_PKG_VERSION"), "starting recoup");
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let listeners = bind_listeners(&settings).await?;
+        let listeners = bind_listeners(&settings, &clock).await?;
         let scrape_listener = match settings.metrics_listen {
             Some(address) => Some(bind(address).await?),
             None => None,
         };
-        let scrape_tls = settings.metrics_tls.clone().map(ServerTls::load).transpose()?;
+        let scrape_tls = settings.metrics_tls.clone().map(|tls| ServerTls::load(tls, clock.clone())).transpose()?;
         let metrics = if scrape_listener.is_some() { Metrics::on()? } else { Metrics::off() };
         let accounts = Arc::new(connect(&settings, &clock, &metrics)?);
         let (ledger, ledger_admin) = open_ledger(&settings)?;
@@ -139,8 +147,9 @@ impl App {
         let reload = watch::Sender::new(0);
         let max_connections = process_limits::max_connections(&settings);
         let connections = ConnectionRegistry::new(max_connections, metrics.clone());
+        let policy = follow_access_file(&settings, &ledger_admin, &clock, &reload, &closing).await?;
         let serve = api::serve(
-            Port { listeners, connections: connections.clone() },
+            Port { listeners, connections: connections.clone(), callers: Callers { policy, clock: clock.clone() } },
             engine.clone(),
             validation.clone(),
             readiness.subscribe(),
@@ -274,6 +283,7 @@ impl GaugeSource for Gauges {
         let (mut refunds, mut oldest_doubts, mut oldest_pending) = (Vec::new(), Vec::new(), Vec::new());
         // Times in the ledger come from the engine's clock, which may be ahead of the machine's.
         let now = self.engine.now();
+        let machine_time = SystemClock.now();
         let age = |since: Option<Timestamp>| since.map(|since| now.saturating_duration_since(since));
         let waiting = self.engine.waiting_for_account().await.ok();
         let mut waiting_for_account = Vec::new();
@@ -308,7 +318,11 @@ impl GaugeSource for Gauges {
             event_readers: self.engine.event_stream_count(),
             watchers: self.validation.watch_count(),
             connections: self.connections.counts(),
-            certificates: self.certificates.iter().map(|(name, tls)| (name.clone(), snapshot_of(tls))).collect(),
+            certificates: self
+                .certificates
+                .iter()
+                .map(|(name, tls)| (name.clone(), snapshot_of(tls, machine_time)))
+                .collect(),
         }
     }
 }
@@ -337,11 +351,11 @@ fn open_ledger(settings: &Settings) -> Result<LedgerHandles, OpenError> {
 }
 
 /// Binds every listener, or names all that do not listen.
-async fn bind_listeners(settings: &Settings) -> Result<Vec<BoundListener>, StartError> {
+async fn bind_listeners(settings: &Settings, clock: &Arc<dyn Clock>) -> Result<Vec<BoundListener>, StartError> {
     let (mut listeners, mut problems) = (Vec::new(), Vec::new());
     for settings in settings.all_listeners() {
         let name = settings.name.clone();
-        match BoundListener::bind(settings).await {
+        match BoundListener::bind(settings, clock.clone()).await {
             Ok(listener) => listeners.push(listener),
             Err(problem) => problems.push((name, problem)),
         }
@@ -357,11 +371,10 @@ fn sentences(problems: &[(String, ListenError)]) -> String {
     problems.iter().map(sentence).collect::<Vec<_>>().join("; ")
 }
 
-fn snapshot_of(tls: &ServerTls) -> CertificateSnapshot {
+fn snapshot_of(tls: &ServerTls, now: Timestamp) -> CertificateSnapshot {
     let status = tls.status();
-    let until = |end: SystemTime| match end.duration_since(SystemTime::now()) {
-        Ok(remaining) => remaining.as_secs_f64(),
-        Err(past) => -past.duration().as_secs_f64(),
+    let until = |end: Timestamp| {
+        end.saturating_duration_since(now).as_secs_f64() - now.saturating_duration_since(end).as_secs_f64()
     };
     CertificateSnapshot {
         remaining_s: until(status.expires),
@@ -385,6 +398,24 @@ fn connect(settings: &Settings, clock: &Arc<dyn Clock>, metrics: &Metrics) -> Re
         accounts.push(connected);
     }
     Ok(Accounts::new(accounts))
+}
+
+/// Puts the access file into force, and each later content of it. None without one. The second part
+/// requests a read.
+async fn follow_access_file(
+    settings: &Settings,
+    ledger: &Arc<dyn LedgerAdmin>,
+    clock: &Arc<dyn Clock>,
+    reload: &watch::Sender<u64>,
+    closing: &CancellationToken,
+) -> Result<Option<PolicyReceiver>, StartError> {
+    let Some(path) = settings.access_file.clone() else { return Ok(None) };
+    let accounts = settings.accounts.iter().map(|account| account.name.clone()).collect();
+    let file = AccessFile { path, accounts, ledger: ledger.clone(), clock: clock.clone() };
+    let in_force = watch::Sender::new(Arc::new(file.load().await?));
+    let receiver = in_force.subscribe();
+    tokio::spawn(file.follow(in_force, reload.subscribe(), closing.clone()));
+    Ok(Some(receiver))
 }
 
 /// Keeps each secret from a file equal to the file's content.

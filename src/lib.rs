@@ -16,6 +16,7 @@
 //! providers   three provider protocols behind one trait
 //! engine      sends each refund at most once, and finds out the outcome
 //! validation  reads the validation status of certificate orders
+//! access      who may call, and what each caller may do
 //! api         the gRPC server
 //! config      reads settings and reports all errors together
 //! app         builds a gateway and stops it in order
@@ -37,6 +38,7 @@ pub mod proto {
     pub use codes::code_name;
 }
 
+pub mod access;
 pub mod domain;
 pub mod tls;
 

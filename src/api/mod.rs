@@ -4,6 +4,7 @@
 //! refunds validation accounts health  services: convert the request, call, convert the answer
 //! convert page_token deadline         between the public contract and the domain
 //! status                              the only mapping from an error to a tonic::Status
+//! visibility                          what a caller sees of lists and of the history
 //! layers                              applied to every call
 //! connection                          open connections, and which one is closed for a new one
 //! ```
@@ -18,7 +19,9 @@ mod page_token;
 mod refunds;
 mod status;
 mod validation;
+mod visibility;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -33,10 +36,14 @@ pub use crate::api::connection::{
     BoundListener, ConnectionRegistry, EndpointSettings, ListenError, ListenerSettings, ReflectionSettings,
 };
 use crate::api::health::{HealthApi, Readiness};
+use crate::api::layers::authentication::AuthenticationLayer;
+pub use crate::api::layers::authentication::PolicyReceiver;
 use crate::api::layers::call_limit::CallLimitLayer;
 use crate::api::layers::call_metrics::KnownMethods;
+use crate::api::layers::reflection::ReflectionLayer;
 use crate::api::refunds::RefundsApi;
 use crate::api::validation::ValidationApi;
+use crate::domain::clock::Clock;
 use crate::engine::Engine;
 use crate::proto::v1::account_service_server::AccountServiceServer;
 use crate::proto::v1::refund_service_server::RefundServiceServer;
@@ -66,12 +73,22 @@ impl Default for ApiSettings {
     }
 }
 
-/// Where the server is reached, and by how many.
+/// Who may call.
+pub struct Callers {
+    /// The access file in force. None: there is none, and every caller may do everything.
+    pub policy: Option<PolicyReceiver>,
+    /// Judges whether a token has expired.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Where the server is reached, by how many, and by whom.
 pub struct Port {
     /// Accept connections.
     pub listeners: Vec<BoundListener>,
     /// The open ones.
     pub connections: ConnectionRegistry,
+    /// Who may call.
+    pub callers: Callers,
 }
 
 /// Why the server cannot run.
@@ -155,6 +172,8 @@ pub async fn serve(
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .layer(InCallLayer)
+        .layer(AuthenticationLayer::new(port.callers, metrics.clone(), methods.clone()))
+        .layer(ReflectionLayer)
         .layer(CallLimitLayer::new(settings.max_concurrent_calls, metrics, methods))
         .add_service(bounded!(refunds))
         .add_service(bounded!(accounts))

@@ -10,6 +10,8 @@ use tracing::Span;
 
 use crate::api::convert::{EngineView, Violations};
 use crate::api::deadline::Deadline;
+use crate::api::layers::authentication::Grant;
+use crate::api::visibility::{VisibleEvents, visible_accounts, visible_event};
 use crate::api::{convert, page_token, status};
 use crate::domain::authority::Authority;
 use crate::domain::ids::RefundId;
@@ -37,6 +39,7 @@ impl RefundService for RefundsApi {
     ) -> Result<Response<proto::CreateRefundResponse>, Status> {
         let deadline = Deadline::from_metadata(request.metadata());
         let trace_parent = traceparent_in(request.metadata());
+        let by = Grant::of(&request)?.by;
         let request = request.into_inner();
         let (validate_only, allow_similar) = (request.validate_only, request.allow_similar);
         let mut violations = Violations::default();
@@ -47,7 +50,7 @@ impl RefundService for RefundsApi {
         let command = CreateCommand {
             intent,
             allow_similar,
-            by: Authority::unrestricted(),
+            by,
             answer_by: deadline.instant(),
             wait_until: deadline.wait(wait, self.max_wait),
             trace_parent,
@@ -67,8 +70,10 @@ impl RefundService for RefundsApi {
         request: Request<proto::GetRefundRequest>,
     ) -> Result<Response<proto::GetRefundResponse>, Status> {
         let deadline = Deadline::from_metadata(request.metadata());
+        let by = Grant::of(&request)?.by;
         let id = convert::refund_name(&request.get_ref().name)?;
-        let refund = deadline.bound(async { self.engine.get(&id).await.map_err(status::from_engine) }).await?;
+        let read = async { self.engine.get_for(&by, &id).await.map_err(status::from_engine) };
+        let refund = deadline.bound(read).await?;
         Ok(Response::new(proto::GetRefundResponse { refund: Some(self.to_proto(&refund)) }))
     }
 
@@ -77,6 +82,7 @@ impl RefundService for RefundsApi {
         request: Request<proto::ListRefundsRequest>,
     ) -> Result<Response<proto::ListRefundsResponse>, Status> {
         let deadline = Deadline::from_metadata(request.metadata());
+        let by = Grant::of(&request)?.by;
         let request = request.into_inner();
         let request_key = request.filter.as_ref().map(prost::Message::encode_to_vec).unwrap_or_default();
         let mut violations = Violations::default();
@@ -85,7 +91,7 @@ impl RefundService for RefundsApi {
         let before_ordinal = position_in(&request_key, &request.page_token, &mut violations);
         violations.check()?;
         // One more than requested shows whether there is a next page.
-        let query = ListQuery { before_ordinal, limit: limit + 1, ..query };
+        let query = ListQuery { before_ordinal, limit: limit + 1, visible_accounts: visible_accounts(&by), ..query };
         let listed = deadline.bound(async { self.engine.list(query).await.map_err(status::from_engine) }).await?;
         let entries = listed.iter().map(|listed| (listed.ordinal, self.to_proto(&listed.refund)));
         let (refunds, next_page_token) = page(&request_key, limit, entries);
@@ -97,6 +103,7 @@ impl RefundService for RefundsApi {
         request: Request<proto::WaitRefundRequest>,
     ) -> Result<Response<proto::WaitRefundResponse>, Status> {
         let deadline = Deadline::from_metadata(request.metadata());
+        let grant = Grant::of(&request)?;
         let request = request.into_inner();
         let mut violations = Violations::default();
         let timeout = convert::duration("timeout", request.timeout, &mut violations);
@@ -107,6 +114,10 @@ impl RefundService for RefundsApi {
         let id = violations.ok_or_record("name", RefundId::parse_resource(&request.name));
         let (id, after_revision) = violations.into_result(id.zip(after_revision))?;
         let until = deadline.wait(timeout, self.max_wait);
+        self.check_visible(&grant.by, &id).await?;
+        if !grant.begin_wait() {
+            return Err(grant.too_many_waits());
+        }
         let refund = self.engine.wait(&id, after_revision, until).await.map_err(status::from_engine)?;
         Ok(Response::new(proto::WaitRefundResponse { refund: Some(self.to_proto(&refund)) }))
     }
@@ -117,18 +128,16 @@ impl RefundService for RefundsApi {
     ) -> Result<Response<proto::CancelRefundResponse>, Status> {
         let deadline = Deadline::from_metadata(request.metadata());
         let trace_parent = traceparent_in(request.metadata());
+        let by = Grant::of(&request)?.by;
         let request = request.into_inner();
         let id = convert::refund_name(&request.name)?;
         note_trace_id(trace_parent.as_deref(), &id);
         let etag = Some(request.etag.as_str()).filter(|etag| !etag.is_empty());
-        let refund =
-            match tokio::time::timeout_at(deadline.instant(), self.engine.cancel(&id, etag, Authority::unrestricted()))
-                .await
-            {
-                Ok(cancelled) => cancelled.map_err(status::from_engine)?,
-                // The cancellation continues without its caller.
-                Err(_) => return Err(status::outcome_unknown(Code::DeadlineExceeded, "the deadline passed")),
-            };
+        let refund = match tokio::time::timeout_at(deadline.instant(), self.engine.cancel(&id, etag, by)).await {
+            Ok(cancelled) => cancelled.map_err(status::from_engine)?,
+            // The cancellation continues without its caller.
+            Err(_) => return Err(status::outcome_unknown(Code::DeadlineExceeded, "the deadline passed")),
+        };
         Ok(Response::new(proto::CancelRefundResponse { refund: Some(self.to_proto(&refund)) }))
     }
 
@@ -137,17 +146,18 @@ impl RefundService for RefundsApi {
         request: Request<proto::ReconcileRefundRequest>,
     ) -> Result<Response<proto::ReconcileRefundResponse>, Status> {
         let deadline = Deadline::from_metadata(request.metadata());
+        let grant = Grant::of(&request)?;
         let id = convert::refund_name(&request.get_ref().name)?;
+        if !grant.begin_wait() {
+            return Err(grant.too_many_waits());
+        }
         note_trace_id(traceparent_in(request.metadata()).as_deref(), &id);
-        let refund =
-            match tokio::time::timeout_at(deadline.instant(), self.engine.reconcile(&id, Authority::unrestricted()))
-                .await
-            {
-                Ok(reconciled) => reconciled.map_err(status::from_engine)?,
-                // The lookup continues without its caller. Returning the refund as it is now would
-                // look like the lookup's result.
-                Err(_) => return Err(status::outcome_unknown(Code::DeadlineExceeded, "the deadline passed")),
-            };
+        let refund = match tokio::time::timeout_at(deadline.instant(), self.engine.reconcile(&id, grant.by)).await {
+            Ok(reconciled) => reconciled.map_err(status::from_engine)?,
+            // The lookup continues without its caller. Returning the refund as it is now would look
+            // like the lookup's result.
+            Err(_) => return Err(status::outcome_unknown(Code::DeadlineExceeded, "the deadline passed")),
+        };
         Ok(Response::new(proto::ReconcileRefundResponse { refund: Some(self.to_proto(&refund)) }))
     }
 
@@ -157,7 +167,8 @@ impl RefundService for RefundsApi {
     ) -> Result<Response<proto::ResolveRefundResponse>, Status> {
         let deadline = Deadline::from_metadata(request.metadata());
         let trace_parent = traceparent_in(request.metadata());
-        let command = convert::resolve_command(request.into_inner(), Authority::unrestricted())?;
+        let by = Grant::of(&request)?.by;
+        let command = convert::resolve_command(request.into_inner(), by)?;
         note_trace_id(trace_parent.as_deref(), &command.id);
         let refund = match tokio::time::timeout_at(deadline.instant(), self.engine.resolve(command)).await {
             Ok(resolved) => resolved.map_err(status::from_engine)?,
@@ -173,7 +184,8 @@ impl RefundService for RefundsApi {
     ) -> Result<Response<proto::ReassignRefundResponse>, Status> {
         let deadline = Deadline::from_metadata(request.metadata());
         let trace_parent = traceparent_in(request.metadata());
-        let command = convert::reassign_command(request.into_inner(), Authority::unrestricted())?;
+        let by = Grant::of(&request)?.by;
+        let command = convert::reassign_command(request.into_inner(), by)?;
         note_trace_id(trace_parent.as_deref(), &command.id);
         let refund = match tokio::time::timeout_at(deadline.instant(), self.engine.reassign(command)).await {
             Ok(reassigned) => reassigned.map_err(status::from_engine)?,
@@ -188,6 +200,7 @@ impl RefundService for RefundsApi {
         request: Request<proto::ListRefundEventsRequest>,
     ) -> Result<Response<proto::ListRefundEventsResponse>, Status> {
         let deadline = Deadline::from_metadata(request.metadata());
+        let by = Grant::of(&request)?.by;
         let request = request.into_inner();
         let mut violations = Violations::default();
         let limit = convert::page_size(request.page_size, &mut violations);
@@ -195,10 +208,13 @@ impl RefundService for RefundsApi {
         let request_key = request.name.as_bytes();
         let after = position_in(request_key, &request.page_token, &mut violations).unwrap_or(0);
         let id = violations.into_result(id)?;
-        let read = async { self.engine.events_of(&id, after, limit + 1).await.map_err(status::from_engine) };
+        let read = async {
+            self.check_visible(&by, &id).await?;
+            self.engine.events_of(&id, after, limit + 1).await.map_err(status::from_engine)
+        };
         let events = deadline.bound(read).await?;
-        let (events, next_page_token) =
-            page(request_key, limit, events.into_iter().map(|event| (event.revision, convert::event(event))));
+        let events = events.into_iter().map(|event| (event.revision, visible_event(&by, event)));
+        let (events, next_page_token) = page(request_key, limit, events);
         Ok(Response::new(proto::ListRefundEventsResponse { events, next_page_token }))
     }
 
@@ -210,6 +226,7 @@ impl RefundService for RefundsApi {
         request: Request<proto::StreamRefundEventsRequest>,
     ) -> Result<Response<Self::StreamRefundEventsStream>, Status> {
         let deadline = Deadline::for_stream(request.metadata());
+        let by = Grant::of(&request)?.by;
         let mut violations = Violations::default();
         let after = u64::try_from(request.get_ref().after_sequence).ok();
         if after.is_none() {
@@ -224,6 +241,9 @@ impl RefundService for RefundsApi {
                 Err(status) => Some((Err(status), None)),
             }
         });
+        if !by.sees_all() {
+            return Ok(Response::new(Box::pin(VisibleEvents::new(self.engine.clone(), by).filter(pages))));
+        }
         let events = pages.flat_map(|page| {
             let (events, end) = page.map_or_else(|status| (Vec::new(), Some(Err(status))), |events| (events, None));
             stream::iter(events.into_iter().map(|event| Ok(convert::stream_response(&event))).chain(end))
@@ -233,6 +253,14 @@ impl RefundService for RefundsApi {
 }
 
 impl RefundsApi {
+    /// Without a read for a caller that sees every refund.
+    async fn check_visible(&self, by: &Authority, id: &RefundId) -> Result<(), Status> {
+        match by.sees_all() {
+            true => Ok(()),
+            false => self.engine.get_for(by, id).await.map(drop).map_err(status::from_engine),
+        }
+    }
+
     fn to_proto(&self, refund: &Refund) -> proto::Refund {
         convert::refund(refund, self.view(refund))
     }

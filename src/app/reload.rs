@@ -4,6 +4,7 @@
 //! every 10 s, SIGHUP, refused login -> read the secret's file
 //!                                   -> Secret::replace -> Engine::credentials_changed
 //! SIGHUP -> certificates (`tls::server`, which also reads them every 10 s)
+//! SIGHUP -> read the access file (access_file)
 //! SIGHUP -> read the whole configuration -> apply the filter and the files' names
 //!                                        -> WARN for every other key that has changed
 //! ```
@@ -68,7 +69,8 @@ fn run(
     mut load: impl FnMut() -> Result<Settings, ConfigErrors>,
 ) {
     while requests.recv().is_ok() {
-        // Certificates, whatever the configuration says now.
+        // Certificates and the access file: errors of the configuration do not keep a caller from
+        // being removed.
         reload.send_modify(|count| *count += 1);
         match load() {
             Ok(newer) => {

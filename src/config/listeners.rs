@@ -91,26 +91,26 @@ struct ListenerReader<'r, 'a> {
 impl ListenerReader<'_, '_> {
     fn listener(mut self, name: String, needs_credentials: bool) -> Option<ListenerSettings> {
         let (address_key, unix_key, mode_key) = (self.key("address"), self.key("unix"), self.key("mode"));
-        let address = self.read.optional(&address_key, parse_address);
-        let unix = self.read.optional(&unix_key, super::parse_file_path);
-        let mut mode = DEFAULT_SOCKET_MODE;
-        self.read.parsed(&mode_key, parse_mode, &mut mode);
+        let is_unix = self.read.is_set(&unix_key);
+        let is_port = self.read.is_set(&address_key);
+        // Keys of the other kind are reported by `report_misplaced`.
+        let (mut unix, mut mode, mut address, mut tls) = (None, DEFAULT_SOCKET_MODE, None, None);
+        if is_unix || !is_port {
+            unix = self.read.optional(&unix_key, super::parse_file_path);
+            self.read.parsed(&mode_key, parse_mode, &mut mode);
+        }
+        if is_port || !is_unix {
+            address = self.read.optional(&address_key, parse_address);
+            tls = self.tls();
+        }
         let has_tls = self.read.is_set(&self.key("certificate_file"));
-        let tls = self.tls();
         let mut connections_per_source = ListenerSettings::CONNECTIONS_PER_SOURCE;
         self.read.number(&self.key("connections_per_source"), 0..=100_000, &mut connections_per_source);
 
-        let is_unix = self.read.is_set(&unix_key);
-        if is_unix == self.read.is_set(&address_key) {
+        if is_unix == is_port {
             self.read.error(&self.path, "must have either `address` or `unix`");
-        }
-        if is_unix {
-            let misplaced: Vec<String> = TLS_KEYS.iter().map(|name| self.key(name)).collect();
-            for key in misplaced.iter().filter(|key| self.read.is_set(key)).cloned().collect::<Vec<_>>() {
-                self.read.error(&key, "is for a listener with an `address`: a unix socket has no TLS");
-            }
-        } else if self.read.is_set(&mode_key) {
-            self.read.error(&mode_key, "is for a listener with `unix`");
+        } else {
+            self.report_misplaced(is_unix);
         }
         if let Some(address) = address.filter(|address| !address.ip().is_loopback() && !has_tls) {
             let kind = if address.ip().is_unspecified() { "every address of this machine" } else { "the network" };
@@ -132,6 +132,20 @@ impl ListenerReader<'_, '_> {
         };
         self.read.parsed(&self.key("reflection"), parse_reflection, &mut reflection);
         Some(ListenerSettings { name, endpoint, connections_per_source, reflection, needs_credentials })
+    }
+
+    /// Keys of the other kind of listener.
+    fn report_misplaced(&mut self, is_unix: bool) {
+        let (names, sentence): (&[&str], _) = if is_unix {
+            (&TLS_KEYS, "is for a listener with an `address`: a unix socket has no TLS")
+        } else {
+            (&["mode"], "is for a listener with `unix`")
+        };
+        for key in names.iter().map(|name| self.key(name)).collect::<Vec<_>>() {
+            if self.read.is_set(&key) {
+                self.read.error(&key, sentence);
+            }
+        }
     }
 
     fn tls(&mut self) -> Option<TlsSettings> {

@@ -26,11 +26,11 @@
 //! `RECOUP_LEDGER__PATH`, `RECOUP_ACCOUNTS__NAMECOM__ENDPOINT`. Account names contain no
 //! underscore, so a single one inside an account's name stands for `-`:
 //! `RECOUP_ACCOUNTS__NAMECOM_EU__CURRENCY` is `accounts.namecom-eu.currency`. (An account whose
-//! name begins or ends with `-`, or contains two in a row, can be set in the file only.) An empty
-//! variable is a value like any other. An unknown `RECOUP_` variable is an error. Exceptions are
-//! `RECOUP_CONFIG`, which names the file if the command line does not, `RECOUP_SERVER`, which
-//! `recoup refunds` and `recoup health` read, and variables that hold a secret and are named by its
-//! key.
+//! name begins or ends with `-`, or contains two in a row, can be set in the file only.) An
+//! empty variable is a value like any other. An unknown `RECOUP_` variable is an error.
+//! Exceptions are `RECOUP_CONFIG`, which names the file if the command line does not,
+//! `RECOUP_SERVER`, `RECOUP_TOKEN_FILE` and `RECOUP_CONTEXT`, which commands on a running
+//! gateway read, and variables that hold a secret and are named by its key.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -69,10 +69,10 @@ pub struct Settings {
     pub listen: Option<SocketAddr>,
     /// `[listeners]`, by name.
     pub listeners: Vec<ListenerSettings>,
-    /// The file of callers and their rights. None: every local caller may do everything.
-    pub access_file: Option<PathBuf>,
     /// The ledger's database file; relative to the working directory.
     pub ledger_path: PathBuf,
+    /// `[access] file`: who may call. None: every caller may do everything.
+    pub access_file: Option<PathBuf>,
     /// `[ledger]`
     pub ledger: SqliteSettings,
     /// `[log]` and `[traces]`
@@ -112,8 +112,8 @@ impl Default for Settings {
         Self {
             listen: Some(DEFAULT_LISTEN),
             listeners: Vec::new(),
-            access_file: None,
             ledger_path: PathBuf::from("recoup.db"),
+            access_file: None,
             ledger: SqliteSettings::default(),
             telemetry: TelemetrySettings::default(),
             metrics_listen: None,
@@ -205,6 +205,10 @@ impl Settings {
                 ledger.queue_length,
                 ledger.batch_size
             ),
+            match &self.access_file {
+                Some(path) => format!("access: the callers of {}", path.display()),
+                None => "access: every caller may do everything".to_owned(),
+            },
             format!("log: {} as {}", telemetry.log_filter, log_format_name(telemetry.log_format)),
             match self.metrics_listen {
                 Some(address) => {
@@ -270,9 +274,9 @@ impl Settings {
         let Self {
             listen,
             listeners,
-            access_file,
             metrics_tls,
             ledger_path,
+            access_file,
             ledger,
             telemetry,
             metrics_listen,

@@ -52,8 +52,8 @@ enum SettingValue {
 
 const PREFIX: &str = "RECOUP_";
 
-/// Where `recoup refunds` and `recoup health` find a running gateway. Not a setting of the gateway.
-const CLIENT_VARIABLE: &str = "RECOUP_SERVER";
+/// How commands find a running gateway, and show who calls. Not settings of the gateway.
+const CLIENT_VARIABLES: [&str; 3] = ["RECOUP_CONTEXT", "RECOUP_SERVER", "RECOUP_TOKEN_FILE"];
 
 /// Far above any configuration. A wrong path (a log, a device) is an error and not read whole.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -352,7 +352,7 @@ impl<'a> Reader<'a> {
     fn add_variable(&mut self, name: &OsStr, value: &OsStr) {
         let name = name.to_string_lossy();
         let Some(rest) = name.strip_prefix(PREFIX) else { return };
-        if name == super::FILE_VARIABLE || name == CLIENT_VARIABLE {
+        if name == super::FILE_VARIABLE || CLIENT_VARIABLES.contains(&&*name) {
             return;
         }
         let source = ErrorSource::Variable(printable(&name));

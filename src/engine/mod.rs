@@ -25,6 +25,7 @@
 //!  ├─ create  cancel  resolve  reassign  probe     one caller operation each
 //!  ├─ startup ─ workers                            what is due: dispatch, expiry, reconciling
 //!  │             └─ reconcile                      one refund in question: lookup or resend
+//!  ├─ visibility                                   what a caller may know of
 //!  ├─ attempt  lookup                              the calls to the provider
 //!  ├─ event_stream                                 the history for readers
 //!  └─ core                                         state, recording, retry rules
@@ -59,6 +60,7 @@ mod resolve;
 mod settings;
 mod spans;
 mod startup;
+mod visibility;
 mod waiters;
 mod workers;
 
@@ -131,6 +133,14 @@ impl Engine {
     /// [`LedgerError::NotFound`] among others of the ledger.
     pub async fn get(&self, id: &RefundId) -> Result<Refund, EngineError> {
         self.0.get(id).await
+    }
+
+    /// One refund, for a caller for whom one that it may not know of does not exist.
+    ///
+    /// # Errors
+    /// As [`Engine::get`].
+    pub async fn get_for(&self, by: &Authority, id: &RefundId) -> Result<Refund, EngineError> {
+        self.0.get_for(by, id).await
     }
 
     /// A page of refunds, newest first.
@@ -224,8 +234,8 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError::AccountNotFound`], [`EngineError::Draining`]
-    pub async fn probe(&self, account: &AccountName) -> Result<ProbeReport, EngineError> {
-        probe::probe(&self.0, account).await
+    pub async fn probe(&self, by: &Authority, account: &AccountName) -> Result<ProbeReport, EngineError> {
+        probe::probe(&self.0, by, account).await
     }
 
     /// What keeps a refund from being processed; none if nothing does.

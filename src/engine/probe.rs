@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tracing::{Instrument as _, info, info_span};
 
+use crate::domain::authority::Authority;
 use crate::domain::ids::AccountName;
 use crate::domain::outcome::AccountSignal;
 use crate::domain::probe::{Credentials, ProbeReport};
@@ -20,11 +21,15 @@ use crate::ledger::RelatedLogins;
 use crate::providers::Account;
 
 /// See [`crate::engine::Engine::probe`].
-pub(super) async fn probe(core: &Arc<EngineCore>, account: &AccountName) -> Result<ProbeReport, EngineError> {
+pub(super) async fn probe(
+    core: &Arc<EngineCore>,
+    by: &Authority,
+    account: &AccountName,
+) -> Result<ProbeReport, EngineError> {
     if core.draining.is_cancelled() {
         return Err(EngineError::Draining);
     }
-    let account = core.accounts.get(account).ok_or_else(|| EngineError::AccountNotFound(account.clone()))?;
+    let account = core.account_for(by, account)?;
     let report = account.requested_probes.join_or_start(|answer| {
         let (task_core, account) = (core.clone(), account.clone());
         // A task of its own: callers that leave do not end what others share.

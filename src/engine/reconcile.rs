@@ -73,7 +73,7 @@ async fn retry_later(problem: &EngineError) {
 /// If the lookup proves that one more attempt is safe, it is made immediately, as after a scheduled
 /// lookup.
 pub(super) async fn reconcile(core: Arc<EngineCore>, id: RefundId, by: Authority) -> Result<Refund, EngineError> {
-    let refund = core.get(&id).await?;
+    let refund = core.get_for(&by, &id).await?;
     if !refund.state.is_in_question() && !refund.is_followed(core.clock.now()) {
         return Err(EngineError::NotInDoubt(refund.state));
     }

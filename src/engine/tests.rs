@@ -510,10 +510,11 @@ async fn a_waiting_probe_ends_with_the_drain() {
     let bench = Bench::new();
     let engine = bench.engine().await;
     let account = AccountName::parse("main").unwrap();
-    assert!(engine.probe(&account).await.is_ok());
-    let (waiting, ()) = futures_util::future::join(engine.probe(&account), engine.drain(LIMIT)).await;
+    let by = Authority::unrestricted();
+    assert!(engine.probe(&by, &account).await.is_ok());
+    let (waiting, ()) = futures_util::future::join(engine.probe(&by, &account), engine.drain(LIMIT)).await;
     assert_eq!(waiting.err(), Some(EngineError::Draining));
-    assert_eq!(engine.probe(&account).await.err(), Some(EngineError::Draining));
+    assert_eq!(engine.probe(&by, &account).await.err(), Some(EngineError::Draining));
 }
 
 #[async_trait]

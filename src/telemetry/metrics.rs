@@ -224,6 +224,13 @@ const CONNECTIONS: MetricSpec = MetricSpec {
     attributes: &["listener"],
     help: "Open connections of the gRPC server; 1,024 at most, or fewer where the process may open few files.",
 };
+const REFUSED_CALLS: MetricSpec = MetricSpec {
+    name: "recoup.calls.refused",
+    kind: MetricKind::Counter,
+    unit: "{call}",
+    attributes: &["listener", "reason"],
+    help: "Calls refused before their handler: credentials_missing, credentials_invalid, blocked, scope_missing, quota_exceeded.",
+};
 const CLOSED_CONNECTIONS: MetricSpec = MetricSpec {
     name: "recoup.connections.closed",
     kind: MetricKind::Counter,
@@ -303,7 +310,7 @@ const START_TIME: MetricSpec = MetricSpec {
 };
 
 /// All metrics.
-pub const METRICS: [MetricSpec; 31] = [
+pub const METRICS: [MetricSpec; 32] = [
     RPC_CALLS,
     HTTP_REQUESTS,
     ATTEMPTS,
@@ -324,6 +331,7 @@ pub const METRICS: [MetricSpec; 31] = [
     CLOCK_AHEAD,
     STREAMS,
     CONNECTIONS,
+    REFUSED_CALLS,
     CLOSED_CONNECTIONS,
     FAILED_HANDSHAKES,
     CERTIFICATE_EXPIRY,
@@ -429,6 +437,7 @@ struct Instruments {
     pacing: Histogram<f64>,
     doubt: Histogram<f64>,
     corrections: Counter<u64>,
+    refused_calls: Counter<u64>,
     closed_connections: Counter<u64>,
     failed_handshakes: Counter<u64>,
     batch_size: Histogram<u64>,
@@ -475,6 +484,7 @@ impl Metrics {
             pacing: PACING.seconds(&meter),
             doubt: DOUBT.seconds(&meter),
             corrections: CORRECTIONS.counter(&meter),
+            refused_calls: REFUSED_CALLS.counter(&meter),
             closed_connections: CLOSED_CONNECTIONS.counter(&meter),
             failed_handshakes: FAILED_HANDSHAKES.counter(&meter),
             batch_size: BATCH_SIZE.numbers(&meter),
@@ -517,6 +527,14 @@ impl Metrics {
                 KeyValue::new("rpc.response.status_code", code),
             ];
             instruments.rpc_calls.record(after.as_secs_f64(), &attributes);
+        }
+    }
+
+    /// Records a call that was refused before its handler.
+    pub fn record_refused_call(&self, listener: &str, reason: &'static str) {
+        if let Some(instruments) = &self.0 {
+            let attributes = [KeyValue::new("listener", listener.to_owned()), KeyValue::new("reason", reason)];
+            instruments.refused_calls.add(1, &attributes);
         }
     }
 

@@ -10,7 +10,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rustls::crypto::ring;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
@@ -22,6 +22,7 @@ use tracing::{info, warn};
 
 use super::pem::{self, TlsError};
 use super::validity;
+use crate::domain::clock::{Clock, Timestamp};
 
 /// How often the files are read without another trigger.
 const READ_INTERVAL: Duration = Duration::from_secs(10);
@@ -55,15 +56,16 @@ pub struct ServerTls(Arc<TlsState>);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateStatus {
     /// When the first certificate of the chain expires.
-    pub expires: SystemTime,
+    pub expires: Timestamp,
     /// When the first revocation list should have been replaced, if there are any that say so.
-    pub next_revocation_list: Option<SystemTime>,
+    pub next_revocation_list: Option<Timestamp>,
     /// Whether the files have changed to something that cannot be used.
     pub is_outdated: bool,
 }
 
 struct TlsState {
     settings: TlsSettings,
+    clock: Arc<dyn Clock>,
     current: Mutex<Identity>,
 }
 
@@ -93,10 +95,10 @@ impl ServerTls {
     ///
     /// # Errors
     /// [`TlsError`]: a file cannot be used, the key is not the certificate's, or it has expired.
-    pub fn load(settings: TlsSettings) -> Result<Self, TlsError> {
+    pub fn load(settings: TlsSettings, clock: Arc<dyn Clock>) -> Result<Self, TlsError> {
         let contents = Contents::read(&settings)?;
-        let current = Mutex::new(Identity::new(contents, &settings, SystemTime::now())?);
-        Ok(Self(Arc::new(TlsState { settings, current })))
+        let current = Mutex::new(Identity::new(contents, &settings, clock.now())?);
+        Ok(Self(Arc::new(TlsState { settings, clock, current })))
     }
 
     /// For the next connection.
@@ -130,7 +132,7 @@ impl ServerTls {
     /// Takes the files' present contents if they can be used. Returns them if they cannot.
     fn reload(&self, listener: &str, before: Option<Rejected>) -> Option<Rejected> {
         let settings = &self.0.settings;
-        let now = SystemTime::now();
+        let now = self.0.clock.now();
         let rejected = match Contents::read(settings) {
             Err(problem) => Some((None, problem)),
             Ok(contents) if contents == self.lock().contents => None,
@@ -183,7 +185,7 @@ impl Contents {
 }
 
 impl Identity {
-    fn new(contents: Contents, settings: &TlsSettings, now: SystemTime) -> Result<Self, TlsError> {
+    fn new(contents: Contents, settings: &TlsSettings, now: Timestamp) -> Result<Self, TlsError> {
         let file = &settings.certificate_file;
         let chain = pem::certificates(file, &contents.certificate)?;
         let key = pem::private_key(&settings.key_file, &contents.key)?;
@@ -197,7 +199,7 @@ impl Identity {
             if begin > now {
                 return Err(TlsError::new(file, "has a certificate that is not yet valid"));
             }
-            expires = Some(expires.map_or(end, |earliest: SystemTime| earliest.min(end)));
+            expires = Some(expires.map_or(end, |earliest: Timestamp| earliest.min(end)));
         }
         let provider = Arc::new(ring::default_provider());
         let versions: &[&rustls::SupportedProtocolVersion] =
@@ -243,7 +245,7 @@ impl Identity {
     }
 
     /// An expired list goes on counting: whom it revokes stays revoked.
-    fn report_expiry(&mut self, listener: &str, now: SystemTime) {
+    fn report_expiry(&mut self, listener: &str, now: Timestamp) {
         let is_expired = self.status.next_revocation_list.is_some_and(|next| next <= now);
         if is_expired && !self.is_expiry_reported {
             warn!(listener, "the revocation list of client certificates has expired: it goes on counting");

@@ -1,9 +1,9 @@
 //! Until when a certificate or a certificate revocation list is valid: the two fields of their DER
 //! that rustls reads and does not show.
 
-use std::time::{Duration, SystemTime};
-
 use time::{Date, Month, PrimitiveDateTime, Time};
+
+use crate::domain::clock::Timestamp;
 
 const INTEGER: u8 = 0x02;
 const UTC_TIME: u8 = 0x17;
@@ -18,7 +18,7 @@ const MAX_LENGTH_BYTES: u8 = 4;
 const FIRST_YEAR_OF_1900S: i32 = 50;
 
 /// Begin and end of a certificate's validity. None if it is not a certificate.
-pub(super) fn of_certificate(der: &[u8]) -> Option<(SystemTime, SystemTime)> {
+pub(super) fn of_certificate(der: &[u8]) -> Option<(Timestamp, Timestamp)> {
     let mut fields = Der(Der(der).expect(SEQUENCE)?).expect(SEQUENCE).map(Der)?;
     fields.skip_if(VERSION);
     // Serial number, signature algorithm, issuer.
@@ -30,7 +30,7 @@ pub(super) fn of_certificate(der: &[u8]) -> Option<(SystemTime, SystemTime)> {
 }
 
 /// When the next list is due. None if the list does not say.
-pub(super) fn of_revocation_list(der: &[u8]) -> Option<SystemTime> {
+pub(super) fn of_revocation_list(der: &[u8]) -> Option<Timestamp> {
     let mut fields = Der(Der(der).expect(SEQUENCE)?).expect(SEQUENCE).map(Der)?;
     fields.skip_if(INTEGER);
     // Signature algorithm, issuer.
@@ -69,7 +69,7 @@ impl<'a> Der<'a> {
         }
     }
 
-    fn time(&mut self) -> Option<SystemTime> {
+    fn time(&mut self) -> Option<Timestamp> {
         let (tag, text) = self.next()?;
         let text = std::str::from_utf8(text).ok()?.strip_suffix('Z')?;
         let number = |range: std::ops::Range<usize>| text.get(range)?.parse::<u8>().ok();
@@ -85,7 +85,6 @@ impl<'a> Der<'a> {
         let date = Date::from_calendar_date(year, Month::try_from(part(0)?).ok()?, part(1)?).ok()?;
         let time = Time::from_hms(part(2)?, part(3)?, part(4)?).ok()?;
         let seconds = PrimitiveDateTime::new(date, time).assume_utc().unix_timestamp();
-        let after = u64::try_from(seconds).map(Duration::from_secs);
-        Some(after.map_or(SystemTime::UNIX_EPOCH, |after| SystemTime::UNIX_EPOCH + after))
+        Some(Timestamp::from_seconds(seconds))
     }
 }

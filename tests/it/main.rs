@@ -8,8 +8,10 @@
     reason = "a test that fails should show where, and the names of tests are their documentation"
 )]
 
+mod access_commands;
 mod account_commands;
 mod answers;
+mod caller_access;
 mod callers;
 mod canary;
 mod commands;

@@ -17,10 +17,11 @@ mod vocabulary;
 
 /// Which modules of the gateway a module may name besides itself. `""` is the crate's root, with
 /// what is generated from `proto/` in it.
-const LAYERS: [(&str, &[&str]); 15] = [
+const LAYERS: [(&str, &[&str]); 16] = [
     (
         "",
         &[
+            "access",
             "api",
             "app",
             "config",
@@ -36,11 +37,12 @@ const LAYERS: [(&str, &[&str]); 15] = [
         ],
     ),
     ("main", &["app", "cli", "config", "staging", "telemetry"]),
-    ("cli", &["domain", "ledger", "proto"]),
+    ("cli", &["access", "domain", "ledger", "proto"]),
     ("staging", &["app", "config", "telemetry"]),
-    ("app", &["api", "config", "domain", "engine", "ledger", "providers", "telemetry", "validation"]),
-    ("config", &["api", "domain", "engine", "http", "ledger", "providers", "telemetry", "validation"]),
-    ("api", &["domain", "engine", "ledger", "proto", "providers", "telemetry", "validation"]),
+    ("app", &["access", "api", "config", "domain", "engine", "ledger", "providers", "telemetry", "validation"]),
+    ("config", &["access", "api", "domain", "engine", "http", "ledger", "providers", "telemetry", "validation"]),
+    ("api", &["access", "domain", "engine", "ledger", "proto", "providers", "telemetry", "validation"]),
+    ("access", &["domain"]),
     ("engine", &["domain", "ledger", "providers", "telemetry"]),
     ("validation", &["domain", "providers", "telemetry"]),
     ("providers", &["domain", "http", "telemetry"]),

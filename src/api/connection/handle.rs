@@ -65,6 +65,11 @@ impl ConnectionHandle {
         self.registry.mark_authenticated(self.id);
     }
 
+    /// Whether a call with a valid credential has been made.
+    pub(in crate::api) fn is_authenticated(&self) -> bool {
+        self.registry.is_authenticated(self.id)
+    }
+
     /// A call has been answered. This counts as authenticated where no call needs a credential, and
     /// over a unix socket.
     pub(in crate::api) fn mark_completed_call(&self) {

@@ -14,9 +14,6 @@ use tower::{Layer, Service};
 use super::handle::{ConnectionHandle, StreamGuard};
 use crate::api::status;
 
-/// Needs no credential.
-const HEALTH: &str = "/grpc.health.v1.Health/";
-
 /// Wraps services in an [`InCall`].
 #[derive(Clone)]
 pub(in crate::api) struct InCallLayer;
@@ -57,10 +54,6 @@ where
         let Some(handle) = request.extensions().get::<ConnectionHandle>().cloned() else {
             return Box::pin(self.0.call(request));
         };
-        if handle.peer().needs_credentials && !request.uri().path().starts_with(HEALTH) {
-            let refusal = Status::unauthenticated("this listener needs a credential").into_http();
-            return Box::pin(std::future::ready(Ok(refusal)));
-        }
         let Some(stream) = handle.begin_stream() else {
             let refusal = status::overloaded("too many connections").into_http();
             return Box::pin(std::future::ready(Ok(refusal)));

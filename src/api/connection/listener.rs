@@ -10,6 +10,7 @@ use rustix::fs::Mode;
 use rustix::process::umask;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
+use crate::domain::clock::Clock;
 use crate::tls::{ServerTls, TlsError, TlsSettings};
 
 /// One listener.
@@ -144,12 +145,12 @@ impl BoundListener {
     ///
     /// # Errors
     /// [`ListenError`]
-    pub async fn bind(settings: ListenerSettings) -> Result<Self, ListenError> {
+    pub async fn bind(settings: ListenerSettings, clock: Arc<dyn Clock>) -> Result<Self, ListenError> {
         let mut tls = None;
         let socket = match &settings.endpoint {
             EndpointSettings::Plaintext(address) => bind_port(*address).await?,
             EndpointSettings::Tls(address, files) => {
-                tls = Some(ServerTls::load(files.clone())?);
+                tls = Some(ServerTls::load(files.clone(), clock)?);
                 bind_port(*address).await?
             }
             EndpointSettings::Unix { path, mode } => bind_socket(path, *mode)?,

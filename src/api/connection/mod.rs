@@ -24,6 +24,7 @@ mod socket;
 mod stream;
 
 pub(super) use self::accept::accept;
+pub(super) use self::handle::{ConnectionHandle, PeerTransport};
 pub(super) use self::in_call::InCallLayer;
 pub use self::listener::{BoundListener, EndpointSettings, ListenError, ListenerSettings, ReflectionSettings};
 pub use self::registry::ConnectionRegistry;

@@ -314,6 +314,10 @@ impl ConnectionRegistry {
         self.with(id, end);
     }
 
+    pub(super) fn is_authenticated(&self, id: u64) -> bool {
+        self.with(id, |entry| matches!(entry.phase, Phase::Authenticated)).unwrap_or_default()
+    }
+
     pub(super) fn mark_authenticated(&self, id: u64) {
         self.with(id, |entry| entry.phase = Phase::Authenticated);
     }
