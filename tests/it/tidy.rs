@@ -17,7 +17,7 @@ mod vocabulary;
 
 /// Which modules of the gateway a module may name besides itself. `""` is the crate's root, with
 /// what is generated from `proto/` in it.
-const LAYERS: [(&str, &[&str]); 16] = [
+const LAYERS: [(&str, &[&str]); 17] = [
     (
         "",
         &[
@@ -33,22 +33,24 @@ const LAYERS: [(&str, &[&str]); 16] = [
             "providers",
             "staging",
             "telemetry",
+            "tls",
             "validation",
         ],
     ),
     ("main", &["app", "cli", "config", "staging", "telemetry"]),
-    ("cli", &["access", "domain", "ledger", "proto"]),
+    ("cli", &["access", "api", "domain", "ledger", "proto", "tls"]),
     ("staging", &["app", "config", "telemetry"]),
-    ("app", &["access", "api", "config", "domain", "engine", "ledger", "providers", "telemetry", "validation"]),
-    ("config", &["access", "api", "domain", "engine", "http", "ledger", "providers", "telemetry", "validation"]),
-    ("api", &["access", "domain", "engine", "ledger", "proto", "providers", "telemetry", "validation"]),
+    ("app", &["access", "api", "config", "domain", "engine", "ledger", "providers", "telemetry", "tls", "validation"]),
+    ("config", &["access", "api", "domain", "engine", "http", "ledger", "providers", "telemetry", "tls", "validation"]),
+    ("api", &["access", "domain", "engine", "ledger", "proto", "providers", "telemetry", "tls", "validation"]),
     ("access", &["domain"]),
     ("engine", &["domain", "ledger", "providers", "telemetry"]),
     ("validation", &["domain", "providers", "telemetry"]),
     ("providers", &["domain", "http", "telemetry"]),
     ("http", &["domain", "telemetry"]),
     ("ledger", &["domain", "telemetry"]),
-    ("telemetry", &["domain"]),
+    ("telemetry", &["domain", "tls"]),
+    ("tls", &["domain"]),
     ("domain", &[]),
     ("proto", &[]),
 ];
