@@ -47,7 +47,8 @@ pub(super) async fn start(
     for account in registry.iter() {
         let standstills = ledger.standstills(&account.destination()).await?;
         let related = places::related_logins_of(account, &registry);
-        let runtime = AccountRuntime::new(account.clone(), related, standstills, settings.circuit);
+        let runtime =
+            AccountRuntime::new(account.clone(), related, standstills, settings.circuit, settings.reconcile_interval);
         accounts.insert(account.name.clone(), Arc::new(runtime));
     }
     let core = Arc::new(EngineCore {
