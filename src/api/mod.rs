@@ -6,7 +6,7 @@
 //! status                              the only mapping from an error to a tonic::Status
 //! layers                              applied to every call
 //! http2                               one task for each stream of a connection
-//! connection                          limits of every connection
+//! connection                          open connections, and which one is closed for a new one
 //! ```
 
 mod accounts;
@@ -32,6 +32,7 @@ use tonic_health::pb::health_server::HealthServer;
 use tower::Layer as _;
 
 use crate::api::accounts::AccountsApi;
+pub use crate::api::connection::ConnectionRegistry;
 use crate::api::health::{HealthApi, Readiness};
 use crate::api::layers::call_limit::CallLimitLayer;
 use crate::api::layers::call_metrics::KnownMethods;
@@ -67,9 +68,17 @@ impl Default for ApiSettings {
             max_wait: Duration::from_secs(50),
             max_calls: 256,
             max_waits: 4096,
-            max_streams_per_connection: 200,
+            max_streams_per_connection: 100,
         }
     }
+}
+
+/// Where the server is reached, and by how many.
+pub struct Port {
+    /// Accepts connections.
+    pub listener: TcpListener,
+    /// The open ones.
+    pub connections: ConnectionRegistry,
 }
 
 /// Why the server cannot run.
@@ -88,8 +97,8 @@ const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("recoup_descripto
 const MAX_REQUEST_BYTES: usize = 64 * 1024;
 const MAX_HEALTH_BYTES: usize = 1024;
 const MAX_REFLECTION_BYTES: usize = 4 * 1024;
-/// Further connections wait to be accepted.
-const MAX_CONNECTIONS: usize = 1024;
+/// Above it, a connection is closed for each new one.
+pub const MAX_CONNECTIONS: usize = 1024;
 
 /// Lets a service accept gzip, and limits its messages, compressed and uncompressed. A macro,
 /// because the generated services have no common trait.
@@ -104,7 +113,7 @@ macro_rules! bounded {
 /// # Errors
 /// [`ServeError`] if the port cannot be served.
 pub async fn serve(
-    listener: TcpListener,
+    port: Port,
     engine: Engine,
     validation: Validation,
     readiness: watch::Receiver<Readiness>,
@@ -144,7 +153,7 @@ pub async fn serve(
         .add_service(bounded!(reflection().build_v1alpha()?, MAX_REFLECTION_BYTES))
         .prepare();
     let calls = CallLimitLayer::new(limits, metrics.clone(), methods).layer(routes);
-    let incoming = connection::accept(listener, MAX_CONNECTIONS, closing.clone());
+    let incoming = connection::accept(port.listener, port.connections, closing.clone());
     http2::serve(incoming, calls, settings.max_streams_per_connection, metrics, closing).await;
     Ok(())
 }

@@ -9,6 +9,7 @@
 //! reader    types and unknown keys
 //! accounts  accounts and their secrets
 //! changes   what a later read changes in a running gateway
+//! permissions  files that others may write
 //! ```
 //!
 //! Each layer declares its own settings and their defaults ([`ApiSettings`], [`EngineSettings`],
@@ -47,6 +48,7 @@ use crate::validation::ValidationSettings;
 mod accounts;
 pub mod changes;
 mod errors;
+mod permissions;
 mod reader;
 #[cfg(test)]
 mod tests;
@@ -234,14 +236,14 @@ impl Settings {
     /// Reads `text` as the content of the file at `path`.
     fn read(path: &Path, text: &str, variables: &BTreeMap<OsString, OsString>) -> Result<Self, ConfigErrors> {
         let mut read = Reader::new(path, text, variables)?;
-        let settings = Self::from_reader(&mut read);
+        let settings = Self::from_reader(&mut read, path);
         read.finish()?;
         Ok(settings)
     }
 
     /// The settings as far as they can be read. Errors are recorded in the reader, and the default
     /// takes the place of a faulty setting.
-    fn from_reader(read: &mut Reader<'_>) -> Self {
+    fn from_reader(read: &mut Reader<'_>, path: &Path) -> Self {
         let mut settings = Self::default();
         let Self {
             listen,
@@ -318,9 +320,26 @@ impl Settings {
         read.millis("validation.watch_interval_min_ms", 1..=86_400_000, &mut validation.watch_interval_min);
 
         (settings.accounts, settings.secret_files) = accounts::read(read);
+        settings.report_foreign_writers(read, path);
         settings.entries = Entries(read.texts());
         settings.warnings = read.take_warnings();
         settings
+    }
+}
+
+impl Settings {
+    /// Reports files that others may write.
+    fn report_foreign_writers(&self, read: &mut Reader<'_>, path: &Path) {
+        if let Some(problem) = permissions::foreign_writer_of(path).filter(|_| !path.as_os_str().is_empty()) {
+            read.warn_about_file(path, &problem);
+        }
+        let ledger = ("ledger.path".to_owned(), self.ledger_path.as_path());
+        let secrets = self.secret_files.iter().map(|(name, file)| (format!("accounts.{name}"), file.path()));
+        for (key, path) in std::iter::once(ledger).chain(secrets) {
+            if let Some(problem) = permissions::foreign_writer_of(path) {
+                read.warn(&key, &problem);
+            }
+        }
     }
 }
 

@@ -481,7 +481,7 @@ fn the_reference_shows_every_setting_and_nothing_else() {
     let text = reference_in_full(&[]);
     let environment = variables(&REFERENCE_SECRETS);
     let mut reader = Reader::new(Path::new(""), &text, &environment).unwrap();
-    Settings::from_reader(&mut reader);
+    Settings::from_reader(&mut reader, Path::new(""));
     let known = reader.known().clone();
     let shown = reader.paths();
     assert_eq!(shown.difference(&known).collect::<Vec<_>>(), Vec::<&String>::new(), "shown, but not a setting");
@@ -493,7 +493,7 @@ fn the_declared_keys_of_a_provider_are_those_that_are_read() {
     let own = |account: &str| -> BTreeSet<String> {
         let environment = variables(&[]);
         let mut reader = Reader::new(Path::new(""), account, &environment).unwrap();
-        Settings::from_reader(&mut reader);
+        Settings::from_reader(&mut reader, Path::new(""));
         let known = reader.known().iter().filter(|path| path.matches('.').count() == 2);
         known.map(|path| path.rsplit('.').next().unwrap().to_owned()).collect()
     };

@@ -13,6 +13,7 @@
 //! snapshot, and add its row to `docs/metrics.md`.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -223,6 +224,20 @@ const STREAMS: MetricSpec = MetricSpec {
     attributes: &["method"],
     help: "Open readers of StreamRefundEvents and WatchValidationStatus.",
 };
+const CONNECTIONS: MetricSpec = MetricSpec {
+    name: "recoup.connections",
+    kind: MetricKind::Gauge,
+    unit: "{connection}",
+    attributes: &["listener"],
+    help: "Open connections of the gRPC server; 1,024 at most, or fewer where the process may open few files.",
+};
+const CLOSED_CONNECTIONS: MetricSpec = MetricSpec {
+    name: "recoup.connections.closed",
+    kind: MetricKind::Counter,
+    unit: "{connection}",
+    attributes: &["listener", "reason"],
+    help: "Connections that the gateway closed: full, source_full (for another one), idle, silent, stalled.",
+};
 const BUILD: MetricSpec = MetricSpec {
     name: "recoup.build.info",
     kind: MetricKind::Gauge,
@@ -267,7 +282,7 @@ const START_TIME: MetricSpec = MetricSpec {
 };
 
 /// All metrics.
-pub const METRICS: [MetricSpec; 25] = [
+pub const METRICS: [MetricSpec; 28] = [
     RPC_CALLS,
     LIMITED,
     HTTP_REQUESTS,
@@ -288,6 +303,8 @@ pub const METRICS: [MetricSpec; 25] = [
     COMMITS,
     CLOCK_AHEAD,
     STREAMS,
+    CONNECTIONS,
+    CLOSED_CONNECTIONS,
     BUILD,
     MEMORY,
     CPU,
@@ -321,6 +338,8 @@ pub struct GaugeSnapshot {
     pub event_readers: usize,
     /// Open watches of validation statuses.
     pub watchers: usize,
+    /// Open connections by listener.
+    pub connections: BTreeMap<Arc<str>, usize>,
 }
 
 /// The limits that [`Metrics::record_limited`] names.
@@ -387,6 +406,7 @@ struct Instruments {
     pacing: Histogram<f64>,
     doubt: Histogram<f64>,
     corrections: Counter<u64>,
+    closed_connections: Counter<u64>,
     batch_size: Histogram<u64>,
     commits: Histogram<f64>,
 }
@@ -435,6 +455,7 @@ impl Metrics {
             pacing: PACING.seconds(&meter),
             doubt: DOUBT.seconds(&meter),
             corrections: CORRECTIONS.counter(&meter),
+            closed_connections: CLOSED_CONNECTIONS.counter(&meter),
             batch_size: BATCH_SIZE.numbers(&meter),
             commits: COMMITS.seconds(&meter),
             registry,
@@ -482,6 +503,14 @@ impl Metrics {
     pub fn record_limited(&self, limit: &'static str) {
         if let Some(instruments) = &self.0 {
             instruments.limited.add(1, &[KeyValue::new("limit", limit)]);
+        }
+    }
+
+    /// Records that the gateway closed connections.
+    pub fn record_closed_connections(&self, listener: &str, reason: &'static str, count: u64) {
+        if let Some(instruments) = &self.0 {
+            let attributes = [KeyValue::new("listener", listener.to_owned()), KeyValue::new("reason", reason)];
+            instruments.closed_connections.add(count, &attributes);
         }
     }
 
@@ -666,6 +695,11 @@ fn observe_gauges(meter: &Meter, gauges: &Arc<Mutex<GaugeSnapshot>>) {
     });
     WRITE_QUEUE.observe_gauge(meter, gauges, |snapshot, observe| observe(number(snapshot.write_queue as u64), &[]));
     WRITING.observe_gauge(meter, gauges, |snapshot, observe| observe(f64::from(u8::from(snapshot.writing)), &[]));
+    CONNECTIONS.observe_gauge(meter, gauges, |snapshot, observe| {
+        for (listener, count) in &snapshot.connections {
+            observe(number(*count as u64), &[KeyValue::new("listener", listener.to_string())]);
+        }
+    });
     STREAMS.observe_gauge(meter, gauges, |snapshot, observe| {
         observe(number(snapshot.event_readers as u64), &[KeyValue::new("method", "StreamRefundEvents")]);
         observe(number(snapshot.watchers as u64), &[KeyValue::new("method", "WatchValidationStatus")]);

@@ -13,6 +13,7 @@ mod answers;
 mod callers;
 mod canary;
 mod commands;
+mod connections;
 mod containers;
 mod corrections;
 mod crash;

@@ -18,6 +18,7 @@ use tower::{Layer, Service};
 use tracing::field::Empty;
 use tracing::{Instrument, Span, debug, info_span};
 
+use crate::api::connection::{ConnectionHandle, StreamGuard};
 use crate::api::http2::StreamCut;
 use crate::api::layers::call_metrics::{CallRecorder, KnownMethods, code_in};
 use crate::api::layers::compression;
@@ -49,6 +50,13 @@ struct PermitBody {
     inner: Body,
     permit: CallPermit,
     _unread: Option<QueueEntry>,
+    connection: Option<CallConnection>,
+}
+
+/// The connection of a call in progress, which is not closed for another one.
+struct CallConnection {
+    handle: ConnectionHandle,
+    _stream: StreamGuard,
 }
 
 impl CallLimitLayer {
@@ -65,7 +73,11 @@ impl CallLimitLayer {
     ///
     /// # Errors
     /// The answer of a call that is not served.
-    async fn admit(&self, class: CallClass, request: Request<Body>) -> Result<(Request<Body>, CallPermit), Status> {
+    async fn admit(
+        &self,
+        class: CallClass,
+        request: Request<Body>,
+    ) -> Result<(Request<Body>, CallPermit, Option<CallConnection>), Status> {
         let (mut head, body) = request.into_parts();
         let cut = head.extensions.get_or_insert_default::<StreamCut>().clone();
         let body = if class == CallClass::Unknown {
@@ -80,13 +92,21 @@ impl CallLimitLayer {
                 _ => request_message::read_one(body, MAX_REQUEST_BYTES).await?,
             }
         };
+        // Only now: a connection whose calls have sent no message may be closed for another one.
+        let connection = match head.extensions.get::<ConnectionHandle>() {
+            Some(handle) => {
+                let stream = handle.begin_stream().ok_or_else(|| status::overloaded("too many connections"))?;
+                Some(CallConnection { handle: handle.clone(), _stream: stream })
+            }
+            None => None,
+        };
         let permit = self.permits.acquire(class, head.extensions.get::<CallerKey>(), &cut).await;
         let permit = permit.map_err(|refusal| match refusal {
             Refusal::Full(_, what) => status::overloaded(what),
             Refusal::Share(limit) => status::quota_exceeded(limit),
         })?;
         head.extensions.insert(permit.clone());
-        Ok((Request::from_parts(head, body), permit))
+        Ok((Request::from_parts(head, body), permit, connection))
     }
 }
 
@@ -127,7 +147,7 @@ where
         let ready = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, ready);
         Box::pin(async move {
-            let (request, permit) = match layer.admit(class, request).await {
+            let (request, permit, connection) = match layer.admit(class, request).await {
                 Ok(admitted) => admitted,
                 Err(refusal) => return Ok(recorder.record_answer(refusal.into_http())),
             };
@@ -157,10 +177,17 @@ where
             let answer = work.instrument(span).await;
             answer.map(|response| {
                 response.map(|inner| match http_body::Body::is_end_stream(&inner) {
-                    true => inner,
+                    true => {
+                        if let Some(connection) = &connection
+                            && class != CallClass::Unknown
+                        {
+                            connection.handle.mark_completed_call();
+                        }
+                        inner
+                    }
                     false => {
                         let unread = layer.permits.begin_response(class, &cut);
-                        Body::new(PermitBody { inner, permit, _unread: unread })
+                        Body::new(PermitBody { inner, permit, _unread: unread, connection })
                     }
                 })
             })
@@ -178,6 +205,10 @@ impl http_body::Body for PermitBody {
             && let Some(data) = frame.data_ref()
         {
             self.permit.set_unsent(data.len());
+        } else if frame.is_ready()
+            && let Some(connection) = &self.connection
+        {
+            connection.handle.mark_completed_call();
         }
         frame
     }
