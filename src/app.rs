@@ -1,8 +1,8 @@
 //! The composition root: builds a running gateway from settings and stops it in order. The only
 //! module that knows every layer.
 
-pub mod access_file;
-mod process_limits;
+mod access_file;
+pub mod process_limits;
 mod reload;
 mod start_preview;
 

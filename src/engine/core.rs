@@ -112,11 +112,7 @@ impl EngineCore {
     ///
     /// # Errors
     /// [`EngineError::AccountNotFound`]
-    pub(super) fn account_for(
-        &self,
-        by: &Authority,
-        name: &AccountName,
-    ) -> Result<&Arc<AccountRuntime>, EngineError> {
+    pub(super) fn account_for(&self, by: &Authority, name: &AccountName) -> Result<&Arc<AccountRuntime>, EngineError> {
         let account = self.accounts.get(name).filter(|_| by.sees(name));
         account.ok_or_else(|| EngineError::AccountNotFound(name.clone()))
     }

@@ -2,10 +2,9 @@
 //! what a call knows about its own.
 //!
 //! ```text
-//! accept    TcpListener -> ClientConnection, for tonic
-//! stream    what tonic reads and writes: the HTTP/2 preface has a time limit
+//! accept    TcpListener -> ClientConnection, for http2
+//! stream    what http2 reads and writes: the HTTP/2 preface has a time limit
 //! socket    a socket that another task can close, and that closes where it takes no byte
-//! in_call   every call holds its connection open until its answer has ended
 //! handle    what a call knows of its connection, and tells about it
 //! registry  every open connection; closes one where there are too many
 //! ```
@@ -14,12 +13,10 @@
 
 mod accept;
 mod handle;
-mod in_call;
 mod registry;
 mod socket;
 mod stream;
 
 pub(super) use self::accept::accept;
-pub(super) use self::handle::{ConnectionHandle, Transport};
-pub(super) use self::in_call::InCallLayer;
+pub(in crate::api) use self::handle::{ConnectionHandle, PeerTransport, StreamGuard};
 pub use self::registry::ConnectionRegistry;

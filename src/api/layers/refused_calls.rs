@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use crate::access::credentials::InvalidCredential;
-use crate::api::connection::{ConnectionHandle, Transport};
+use crate::api::connection::{ConnectionHandle, PeerTransport};
 use crate::telemetry::metrics::Metrics;
 
 /// Why a call is refused.
@@ -150,8 +150,8 @@ impl Failures {
 /// Whose failures are counted together: an address, an IPv6 network of 64 bits, a user.
 fn source_of(connection: Option<&ConnectionHandle>) -> String {
     let address = match connection.map(|connection| &connection.peer().transport) {
-        Some(Transport::Plaintext { address } | Transport::Tls { address, .. }) => address.ip().to_canonical(),
-        Some(Transport::Unix { user, .. }) => return format!("uid:{user}"),
+        Some(PeerTransport::Plaintext { address } | PeerTransport::Tls { address, .. }) => address.ip().to_canonical(),
+        Some(PeerTransport::Unix { user, .. }) => return format!("uid:{user}"),
         None => return "unknown".to_owned(),
     };
     match address {
