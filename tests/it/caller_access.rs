@@ -365,7 +365,7 @@ async fn an_id_of_another_account_is_taken_and_says_nothing_more() {
     cards.create_refund(debitsuccess("own", "DS000001", 1250)).await.unwrap();
     assert!(cards.create_refund(debitsuccess("own", "DS000001", 1250)).await.unwrap().into_inner().replayed);
     let refused = cards.create_refund(debitsuccess("own", "DS000001", 1251)).await.unwrap_err();
-    assert_eq!(metadata(&refused, "differing_fields"), "amount");
+    assert_eq!(metadata(&refused, "differing_fields"), "debitsuccess.amount");
 }
 
 /// Two accounts of one login: a target that one has refunded is taken at the other one too.
