@@ -23,11 +23,10 @@ use crate::domain::state::State;
 use crate::domain::target::{
     DebitsuccessFields, DebitsuccessTarget, FieldViolation, NamecomTarget, SectigoTarget, Target,
 };
-use crate::engine::{AccountHealth, ReassignCommand, ResolveCommand, SharedEvent, WaitingFor};
+use crate::engine::{AccountHealth, AccountStatus, ReassignCommand, ResolveCommand, SharedEvent, WaitingFor};
 use crate::ledger::ListQuery;
 use crate::proto::v1 as proto;
 use crate::proto::v1::create_refund_request::Target as RequestTarget;
-use crate::providers::Account;
 
 const MAX_LABELS: usize = 16;
 const MAX_LABEL_KEY_BYTES: usize = 64;
@@ -35,7 +34,7 @@ const MAX_LABEL_VALUE_BYTES: usize = 256;
 /// The longest google.protobuf.Duration: ten thousand years.
 const MAX_DURATION_SECONDS: u64 = 315_576_000_000;
 /// Room for a ticket's address and a sentence.
-const MAX_EVIDENCE_CHARS: usize = 1_000;
+const MAX_SENTENCE_CHARS: usize = 1_000;
 /// A billion: far above any refund.
 const MAX_EXPECTED_MINOR_UNITS: i64 = 100_000_000_000;
 /// Longer than any reference of a target.
@@ -182,13 +181,18 @@ fn require_etag(etag: &str, violations: &mut Violations) {
 }
 
 fn evidence(given: &str, violations: &mut Violations) -> String {
-    let evidence = given.trim();
-    let length = evidence.chars().count();
-    if !(1..=MAX_EVIDENCE_CHARS).contains(&length) || evidence.chars().any(is_control_or_format) {
-        let problem = format!("must be 1 to {MAX_EVIDENCE_CHARS} characters without control or format characters");
-        violations.add("evidence", problem);
+    sentence("evidence", given, violations)
+}
+
+/// A text that a person wrote for other people.
+pub(super) fn sentence(field: &str, given: &str, violations: &mut Violations) -> String {
+    let text = given.trim();
+    let length = text.chars().count();
+    if !(1..=MAX_SENTENCE_CHARS).contains(&length) || text.chars().any(is_control_or_format) {
+        let problem = format!("must be 1 to {MAX_SENTENCE_CHARS} characters without control or format characters");
+        violations.add(field, problem);
     }
-    evidence.to_owned()
+    text.to_owned()
 }
 
 fn given_amount(field: &str, given: Option<proto::Money>, violations: &mut Violations) -> Option<Money> {
@@ -313,13 +317,16 @@ pub(super) fn stream_response(event: &SharedEvent) -> proto::StreamRefundEventsR
     proto::StreamRefundEventsResponse::from_encoded(event.encoded(encode))
 }
 
-pub(super) fn account(account: &Account, health: AccountHealth) -> proto::Account {
+/// `pending` of its refunds are PENDING.
+pub(super) fn account(status: &AccountStatus, pending: u64) -> proto::Account {
+    let AccountStatus { account, health, unhealthy_since, pause } = status;
     let provider = match account.provider {
         ProviderKind::Sectigo => proto::account::Provider::Sectigo,
         ProviderKind::Namecom => proto::account::Provider::Namecom,
         ProviderKind::Debitsuccess => proto::account::Provider::Debitsuccess,
     };
     let health = match health {
+        _ if pause.is_some() => proto::account::Health::Paused,
         AccountHealth::Serving => proto::account::Health::Serving,
         AccountHealth::Suspended => proto::account::Health::Suspended,
         AccountHealth::CredentialsRefused => proto::account::Health::CredentialsRefused,
@@ -331,6 +338,10 @@ pub(super) fn account(account: &Account, health: AccountHealth) -> proto::Accoun
         currency_code: account.place.currency.to_string(),
         retry_contract: Some(retry_contract(&account.contract)),
         health: health.into(),
+        health_since_time: pause.as_ref().map(|pause| pause.begin).or(*unhealthy_since).map(timestamp),
+        pending_count: signed(pending),
+        pause_reason: pause.as_ref().map(|pause| pause.reason.clone()).unwrap_or_default(),
+        paused_by: pause.as_ref().map(|pause| pause.by.name.clone()).unwrap_or_default(),
     }
 }
 
@@ -464,6 +475,7 @@ fn waiting_for(waiting_for: WaitingFor) -> proto::refund::WaitingFor {
         WaitingFor::Provider => proto::refund::WaitingFor::Provider,
         WaitingFor::Credentials => proto::refund::WaitingFor::Credentials,
         WaitingFor::Account => proto::refund::WaitingFor::Account,
+        WaitingFor::Resume => proto::refund::WaitingFor::Resume,
     }
 }
 

@@ -65,6 +65,8 @@ pub enum WaitingFor {
     Credentials,
     /// The account that it was recorded for: gone, or at another place now.
     Account,
+    /// An operator who resumes the account.
+    Resume,
 }
 
 impl WaitingFor {
@@ -76,6 +78,7 @@ impl WaitingFor {
             WaitingFor::Provider => "provider",
             WaitingFor::Credentials => "credentials",
             WaitingFor::Account => "account",
+            WaitingFor::Resume => "resume",
         }
     }
 }
@@ -213,6 +216,7 @@ impl EngineCore {
             AccountHealth::CredentialsRefused => Some(WaitingFor::Credentials),
         };
         match refund.state {
+            State::Pending if account.is_paused() => Some(WaitingFor::Resume),
             State::Pending if suspended.is_some() => suspended,
             State::Pending if refund.not_before.is_some_and(|at| at > self.clock.now()) => Some(WaitingFor::Backoff),
             State::Pending => Some(WaitingFor::Turn),
@@ -233,10 +237,10 @@ impl EngineCore {
     ///
     /// # Errors
     /// [`EngineError::TooManyOperations`], and those of the operation.
-    pub(super) async fn run_detached(
+    pub(super) async fn run_detached<T: Send + 'static>(
         &self,
-        operation: impl Future<Output = Result<Refund, EngineError>> + Send + 'static,
-    ) -> Result<Refund, EngineError> {
+        operation: impl Future<Output = Result<T, EngineError>> + Send + 'static,
+    ) -> Result<T, EngineError> {
         let permit =
             self.detached_operations.clone().try_acquire_owned().map_err(|_| EngineError::TooManyOperations)?;
         let work = async move {
