@@ -54,7 +54,7 @@ const MAX_LINE_BYTES: u64 = 1024 * 1024;
 /// [`CheckError`] if a file cannot be read. What does not fit is a problem.
 pub fn check(
     events_path: &Path,
-    events: &mut dyn BufRead,
+    events: &mut impl BufRead,
     checkpoints: Option<(&Path, &VerifierKey)>,
 ) -> Result<HistoryCheck, CheckError> {
     let mut found = HistoryCheck::default();
@@ -103,11 +103,7 @@ pub fn check(
     Ok(found)
 }
 
-fn read_checkpoints(
-    path: &Path,
-    key: &VerifierKey,
-    found: &mut HistoryCheck,
-) -> Result<Vec<Checkpoint>, CheckError> {
+fn read_checkpoints(path: &Path, key: &VerifierKey, found: &mut HistoryCheck) -> Result<Vec<Checkpoint>, CheckError> {
     let io = |source| CheckError::Io { path: path.to_owned(), source };
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(io)?;

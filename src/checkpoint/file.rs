@@ -173,7 +173,8 @@ fn is_signature_line(line: &[u8]) -> bool {
 /// beginning of one, or zeros.
 fn is_torn_note(rest: &[u8]) -> bool {
     let rest = rest.strip_prefix(b"\n").unwrap_or(rest);
-    let written = rest.split(|byte| *byte == 0).next().unwrap_or_default();
+    let zeros = rest.iter().rev().take_while(|byte| **byte == 0).count();
+    let written = rest.get(..rest.len() - zeros).unwrap_or_default();
     let compared = written.len().min(ORIGIN_PREFIX.len());
     rest.len() <= MAX_TORN_BYTES && written.get(..compared) == ORIGIN_PREFIX.as_bytes().get(..compared)
 }

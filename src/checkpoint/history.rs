@@ -77,7 +77,8 @@ pub enum LostHistory {
 }
 
 /// What every refusal ends with.
-const ADVICE: &str = "see docs/operations.md (Restoring a copy), or start with --accept-lost-history, which pauses every account";
+const ADVICE: &str =
+    "see docs/operations.md (Restoring a copy), or start with --accept-lost-history, which pauses every account";
 
 impl LedgerHistory {
     /// Reads the key, the newest checkpoint and the event that it covers.

@@ -6,14 +6,16 @@ use rusqlite::{Connection, params};
 use super::failure::StepError;
 use super::pauses;
 use super::queries;
-use crate::domain::authority::{Actor, GATEWAY};
+use crate::domain::authority::Actor;
+use crate::domain::ids::AccountName;
 use crate::ledger::admin::{LedgerIdentity, StartPause};
 use crate::ledger::{AccountPause, LedgerError, NewPause};
 
 /// Why accounts are paused where the ledger is a restored backup.
 const BACKUP_REASON: &str = "the ledger is a restored backup: compare what it has forgotten, then resume";
 /// Why accounts are paused where the ledger does not fit its checkpoints.
-const LOST_REASON: &str = "the ledger has lost history (--accept-lost-history): compare what it has forgotten, then resume";
+const LOST_REASON: &str =
+    "the ledger has lost history (--accept-lost-history): compare what it has forgotten, then resume";
 /// Why an account is paused that was not configured when the ledger was restored.
 const LATER_REASON: &str = "accounts of the restored ledger are still paused: resume this one with them";
 
@@ -30,12 +32,8 @@ pub(super) fn read(connection: &Connection) -> Result<LedgerIdentity, StepError>
         }
         .into());
     };
-    let is_set = |flag: Option<i64>| flag.is_some();
-    Ok(LedgerIdentity {
-        id: row.get(0)?,
-        is_backup_copy: is_set(row.get(1)?),
-        has_checkpoints: is_set(row.get(2)?),
-    })
+    let is_set = |column| Ok::<_, rusqlite::Error>(row.get::<_, Option<i64>>(column)?.is_some());
+    Ok(LedgerIdentity { id: row.get(0)?, is_backup_copy: is_set(1)?, has_checkpoints: is_set(2)? })
 }
 
 /// Marks a copy.
@@ -51,10 +49,10 @@ pub(super) fn remember_checkpoints(connection: &Connection) -> Result<(), StepEr
 /// See [`crate::ledger::LedgerAdmin::pause_if_restored`].
 pub(super) fn pause_if_restored(connection: &Connection, start: &StartPause) -> Result<Vec<AccountPause>, StepError> {
     let StartPause { lost_history, configured, now } = start;
-    let reason = match read(connection)?.is_backup_copy {
-        _ if *lost_history => LOST_REASON,
-        true => BACKUP_REASON,
-        false => return pause_later_accounts(connection, start),
+    let reason = match (lost_history, read(connection)?.is_backup_copy) {
+        (true, _) => LOST_REASON,
+        (false, true) => BACKUP_REASON,
+        (false, false) => return pause_later_accounts(connection, start),
     };
     let sql = "UPDATE ledger_identity SET is_backup_copy = NULL, restored_time = ?1";
     connection.execute(sql, [now.as_micros()])?;
@@ -93,7 +91,6 @@ fn pause_later_accounts(connection: &Connection, start: &StartPause) -> Result<V
     Ok(begun)
 }
 
-fn new_pause(account: crate::domain::ids::AccountName, reason: &str, start: &StartPause) -> NewPause {
-    let actor = Actor { name: GATEWAY.to_owned(), credential: None, policy: None };
-    NewPause { account, reason: reason.to_owned(), actor, now: start.now }
+fn new_pause(account: AccountName, reason: &str, start: &StartPause) -> NewPause {
+    NewPause { account, reason: reason.to_owned(), actor: Actor::gateway(), now: start.now }
 }
