@@ -308,8 +308,8 @@ fn open_ledger(settings: &Settings) -> Result<LedgerHandles, OpenError> {
     Ok((ledger.clone(), ledger))
 }
 
-/// Compares the ledger with its newest checkpoint, pauses every account if it has lost history or is
-/// a restored backup, and begins to sign checkpoints. Nothing has been sent before.
+/// Compares the ledger with its newest checkpoint, pauses every account if it has lost history or
+/// is a restored backup, and begins to sign checkpoints. Nothing has been sent before.
 async fn open_history(
     settings: &Settings,
     ledger: &Arc<dyn Ledger>,

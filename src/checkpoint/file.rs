@@ -2,9 +2,10 @@
 //!
 //! Only the newest whole note matters at a start. A crash while a note is appended leaves a part of
 //! one at the end (or zeros, where the file system had its length on disk and not its content): it
-//! does not count, and the next note takes its place. A note takes some 300 bytes, so the file grows
-//! by at most 13 MB a month at one a minute. Beyond [`MAX_FILE_BYTES`] it is kept as `FILE.1`, which
-//! replaces an older one, and a new file begins with the newest note: at no moment is there no file.
+//! does not count, and the next note takes its place. A note takes some 300 bytes, so the file
+//! grows by at most 13 MB a month at one a minute. Beyond [`MAX_FILE_BYTES`] it is kept as
+//! `FILE.1`, which replaces an older one, and a new file begins with the newest note: at no moment
+//! is there no file.
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};

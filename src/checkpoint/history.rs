@@ -1,15 +1,15 @@
 //! At a start: does the newest checkpoint fit the ledger?
 //!
-//! | checkpoint.file | the ledger | the start |
-//! |---|---|---|
-//! | a note of this ledger, at or before its last event, with the hash that it has there | | goes on |
-//! | a note of another ledger, of a later event, with another hash, or without our signature | | refused |
-//! | no note | has never had a checkpoint | goes on: checkpoints begin |
-//! | no note | has had one | refused |
+//! | checkpoint.file | the start |
+//! |---|---|
+//! | a note of this ledger, not beyond its last event, with the hash of its event | goes on |
+//! | a note of another ledger, of a later event, with another hash or a wrong signature | refused |
+//! | no note, and the ledger has never had a checkpoint | goes on: checkpoints begin |
+//! | no note, and the ledger has had one | refused |
 //!
-//! The last one is refused too: a machine that lost its disk has lost both, and a copy of the ledger
-//! that is put in place then is an old one. A note is on disk before the ledger remembers that there
-//! is one, so a crash between the two leads to no refusal.
+//! The last one is refused too: a machine that lost its disk has lost both, and a copy of the
+//! ledger that is put in place then is an old one. A note is on disk before the ledger remembers
+//! that there is one, so a crash between the two leads to no refusal.
 
 use std::path::PathBuf;
 

@@ -12,7 +12,7 @@
 //! ```
 //!
 //! A compromised host can sign anything, so only a copy of the notes on another machine proves
-//! anything against whoever controls this one. The file on this machine protects against mistakes:
+//! anything against an intruder on this one. The file on this machine protects against mistakes:
 //! an old copy of the ledger that is put back would send again what it has forgotten.
 
 mod check;

@@ -71,8 +71,8 @@ pub trait LedgerAdmin: Send + Sync + 'static {
     async fn remember_checkpoints(&self) -> Result<(), LedgerError>;
 
     /// Start-up: pauses every configured account, and every account with open refunds, if history
-    /// is lost or the ledger is a copy of [`LedgerAdmin::backup`], whose mark is removed in the same
-    /// transaction. As long as one of these pauses runs, each start pauses accounts that are
+    /// is lost or the ledger is a copy of [`LedgerAdmin::backup`], whose mark is removed in the
+    /// same transaction. As long as one of these pauses runs, each start pauses accounts that are
     /// configured since.
     ///
     /// Returns the pauses of this start; none if there was no reason.

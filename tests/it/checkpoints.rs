@@ -163,7 +163,7 @@ async fn an_old_copy_is_refused_and_sends_nothing_where_it_is_accepted() {
 
 /// A copy that has gone on has as many events, and others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_copy_that_went_on_without_checkpoints_is_refused() {
+async fn a_copy_that_was_written_to_without_checkpoints_is_refused() {
     let bench = Bench::new().await;
     bench.run_with("before", "1000001").await;
     std::fs::copy(bench.path("recoup.db"), bench.path("old.db")).unwrap();
@@ -264,7 +264,7 @@ async fn a_restored_backup_starts_paused_with_the_accounts_that_come_later() {
 
     // It is over: nothing is paused any more, not even an account that was never seen.
     let app = App::start(settings_of(&whole, dir.path())).await.unwrap();
-    assert!(health_of(&app).await.iter().all(|(_, health)| *health == Health::Ok), "{:?}", health_of(&app).await);
+    assert!(health_of(&app).await.iter().all(|(_, health)| *health == Health::Serving), "{:?}", health_of(&app).await);
     let mut refunds = RefundServiceClient::new(channel(app.addr()).await);
     let other = refunds.create_refund(namecom("other", 200_001, &[3_200_001])).await.unwrap().into_inner();
     assert_eq!(other.refund.unwrap().state(), State::Succeeded);

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use recoup::app::App;
+use recoup::proto::v1 as proto;
+use recoup::proto::v1::account_service_client::AccountServiceClient;
 use recoup::proto::v1::refund::State;
 use recoup::proto::v1::refund_service_client::RefundServiceClient;
 

@@ -3,8 +3,8 @@
 //! The copy is one read transaction of the database (`VACUUM INTO`): writes do not wait for it, and
 //! unlike a copy page by page it does not start over after each write. It does not need the
 //! gateway's lock. The copy is marked as one: it may be old when it is put in place, so a gateway
-//! that starts on it pauses every account. The database does not sync the new file; this does, and only then gives the copy
-//! its name.
+//! that starts on it pauses every account. The database does not sync the new file; this does, and
+//! only then gives the copy its name.
 
 use std::fs::File;
 use std::io::ErrorKind;
