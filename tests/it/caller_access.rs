@@ -168,7 +168,8 @@ async fn every_method_needs_a_credential_and_its_scope() {
         assert_eq!((refused.code(), reason(&refused).as_str()), (Code::PermissionDenied, "SCOPE_MISSING"), "{path}");
         assert_eq!(metadata(&refused, "scope"), scope.as_str(), "{path}");
         if let Some(status) = call(&connection(&stack, only).await, &path, is_stream).await {
-            assert_eq!((status.code(), reason(&status).as_str()), (Code::InvalidArgument, "INVALID_REQUEST"), "{path}");
+            // An empty message is wrong, and this gateway signs no checkpoints.
+            assert!(["INVALID_REQUEST", "NOT_OFFERED"].contains(&reason(&status).as_str()), "{path}: {status:?}");
         }
     }
     assert!(seen.len() >= 9, "{seen:?}");

@@ -17,13 +17,14 @@ mod vocabulary;
 
 /// Which modules of the gateway a module may name besides itself. `""` is the crate's root, with
 /// what is generated from `proto/` in it.
-const LAYERS: [(&str, &[&str]); 16] = [
+const LAYERS: [(&str, &[&str]); 17] = [
     (
         "",
         &[
             "access",
             "api",
             "app",
+            "checkpoint",
             "config",
             "domain",
             "engine",
@@ -37,16 +38,34 @@ const LAYERS: [(&str, &[&str]); 16] = [
         ],
     ),
     ("main", &["app", "cli", "config", "staging", "telemetry"]),
-    ("cli", &["access", "domain", "ledger", "proto"]),
+    ("cli", &["access", "checkpoint", "domain", "ledger", "proto"]),
     ("staging", &["app", "config", "telemetry"]),
-    ("app", &["access", "api", "config", "domain", "engine", "ledger", "providers", "telemetry", "validation"]),
-    ("config", &["access", "api", "domain", "engine", "http", "ledger", "providers", "telemetry", "validation"]),
-    ("api", &["access", "domain", "engine", "ledger", "proto", "providers", "telemetry", "validation"]),
+    (
+        "app",
+        &[
+            "access",
+            "api",
+            "checkpoint",
+            "config",
+            "domain",
+            "engine",
+            "ledger",
+            "providers",
+            "telemetry",
+            "validation",
+        ],
+    ),
+    (
+        "config",
+        &["access", "api", "checkpoint", "domain", "engine", "http", "ledger", "providers", "telemetry", "validation"],
+    ),
+    ("api", &["access", "checkpoint", "domain", "engine", "ledger", "proto", "providers", "telemetry", "validation"]),
     ("access", &["domain"]),
     ("engine", &["domain", "ledger", "providers", "telemetry"]),
     ("validation", &["domain", "providers", "telemetry"]),
     ("providers", &["domain", "http", "telemetry"]),
     ("http", &["domain", "telemetry"]),
+    ("checkpoint", &["domain", "ledger", "telemetry"]),
     ("ledger", &["domain", "telemetry"]),
     ("telemetry", &["domain"]),
     ("domain", &[]),
