@@ -9,6 +9,7 @@
 //!
 //! ```text
 //! domain      ids, money, targets, outcomes, the retry contract, state transitions
+//! tls         certificates of the gateway's own ports, and of commands that call one
 //! telemetry   logs, metrics, traces
 //! ledger      durable storage of refunds and their history
 //! http        the only outgoing HTTP client
@@ -40,6 +41,7 @@ pub mod proto {
 
 pub mod access;
 pub mod domain;
+pub mod tls;
 
 pub mod checkpoint;
 pub mod http;

@@ -143,8 +143,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Health(arguments) => {
             let configured = match arguments.name_a_server() {
                 true => None,
-                false => match Settings::listen_address_from_process(arguments.config()) {
-                    Ok(listen) => Some(format!("http://{listen}")),
+                false => match Settings::listeners_from_process(arguments.config()) {
+                    Ok(listeners) => cli::server_among(&listeners),
                     Err(errors) => {
                         print_line(&mut std::io::stderr(), &errors.to_string());
                         return Ok(ExitCode::from(CONFIGURATION_ERROR));

@@ -28,7 +28,6 @@ mod visibility;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::codec::CompressionEncoding;
@@ -38,13 +37,16 @@ use tower::Layer as _;
 
 use crate::api::accounts::AccountsApi;
 use crate::api::audit::AuditApi;
-pub use crate::api::connection::ConnectionRegistry;
+pub use crate::api::connection::{
+    BoundListener, ConnectionRegistry, EndpointSettings, ListenError, ListenerSettings, ReflectionSettings,
+};
 use crate::api::health::{HealthApi, Readiness};
 use crate::api::layers::authentication::AuthenticationLayer;
 pub use crate::api::layers::authentication::PolicyReceiver;
 use crate::api::layers::call_limit::CallLimitLayer;
 use crate::api::layers::call_metrics::KnownMethods;
 use crate::api::layers::permits::PermitLimits;
+use crate::api::layers::reflection::ReflectionLayer;
 use crate::api::refunds::RefundsApi;
 use crate::api::validation::ValidationApi;
 use crate::checkpoint::Checkpoints;
@@ -94,8 +96,8 @@ pub struct Callers {
 
 /// Where the server is reached, by how many, and by whom.
 pub struct Port {
-    /// Accepts connections.
-    pub listener: TcpListener,
+    /// Accept connections.
+    pub listeners: Vec<BoundListener>,
     /// The open ones.
     pub connections: ConnectionRegistry,
     /// Who may call.
@@ -186,10 +188,10 @@ pub async fn serve(
         .add_service(bounded!(reflection().build_v1()?, MAX_REFLECTION_BYTES))
         .add_service(bounded!(reflection().build_v1alpha()?, MAX_REFLECTION_BYTES))
         .prepare();
-    let incoming = connection::accept(port.listener, port.connections, closing.clone());
+    let incoming = connection::accept(port.listeners, port.connections, closing.clone());
     let authentication = AuthenticationLayer::new(port.callers, metrics.clone(), methods.clone());
     let calls = CallLimitLayer::new(limits, metrics.clone(), methods).layer(routes);
-    let calls = authentication.layer(calls);
+    let calls = authentication.layer(ReflectionLayer.layer(calls));
     http2::serve(incoming, calls, settings.max_streams_per_connection, metrics, closing).await;
     Ok(())
 }

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -66,12 +66,12 @@ impl AccessFile {
         self.accept(&text).await
     }
 
-    /// Puts each new content into force until `closing`. Reads the file at once when `reload` is
-    /// notified.
+    /// Puts each new content into force until `closing`. Reads the file at once when `reload`
+    /// changes.
     pub(super) async fn follow(
         self,
         in_force: watch::Sender<Arc<AccessPolicy>>,
-        reload: Arc<Notify>,
+        mut reload: watch::Receiver<u64>,
         closing: CancellationToken,
     ) {
         // The content, or the problem, that a line of the log was about.
@@ -79,7 +79,7 @@ impl AccessFile {
         loop {
             tokio::select! {
                 () = closing.cancelled() => return,
-                () = reload.notified() => {}
+                changed = reload.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep(READ_INTERVAL) => {}
             }
             let (content, result) = match read(self.path.clone()).await {

@@ -1,19 +1,19 @@
-//! Applies changes without a restart: secrets from files, and the log filter.
+//! Applies changes without a restart: secrets from files, certificates, and the log filter.
 //!
 //! ```text
 //! every 10 s, SIGHUP, refused login -> read the secret's file
 //!                                   -> Secret::replace -> Engine::credentials_changed
+//! SIGHUP -> certificates (`tls::server`, which also reads them every 10 s)
 //! SIGHUP -> read the access file (access_file)
 //! SIGHUP -> read the whole configuration -> apply the filter and the files' names
 //!                                        -> WARN for every other key that has changed
 //! ```
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -43,14 +43,14 @@ impl Reloader {
     pub(super) fn start(
         running: Reloadable,
         files: SecretFiles,
-        access: Arc<Notify>,
+        reload: watch::Sender<u64>,
         filter: LogFilter,
         load: impl FnMut() -> Result<Settings, ConfigErrors> + Send + 'static,
     ) -> std::io::Result<Self> {
         // Capacity one: any number of requests during a read cause one more read.
         let (sender, requests) = sync_channel(1);
         let thread = std::thread::Builder::new().name("reload".to_owned());
-        thread.spawn(move || run(&requests, running, &files, &access, &filter, load)).map(|_| Self(sender))
+        thread.spawn(move || run(&requests, running, &files, &reload, &filter, load)).map(|_| Self(sender))
     }
 
     /// Requests a read.
@@ -64,13 +64,14 @@ fn run(
     requests: &Receiver<()>,
     mut running: Reloadable,
     files: &SecretFiles,
-    access: &Notify,
+    reload: &watch::Sender<u64>,
     filter: &LogFilter,
     mut load: impl FnMut() -> Result<Settings, ConfigErrors>,
 ) {
     while requests.recv().is_ok() {
-        // Of its own: errors of the configuration do not keep a caller from being removed.
-        access.notify_one();
+        // Certificates and the access file: errors of the configuration do not keep a caller from
+        // being removed.
+        reload.send_modify(|count| *count += 1);
         match load() {
             Ok(newer) => {
                 for warning in &newer.warnings {
@@ -159,6 +160,7 @@ pub(super) async fn follow(
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use secrecy::ExposeSecret;

@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use recoup::proto::code_name;
 use recoup::proto::v1::refund_service_client::RefundServiceClient;
+use recoup::tls::ClientTlsSettings;
 use secrecy::ExposeSecret as _;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Request, Status};
 use tonic_types::StatusExt as _;
 
 use super::Failure;
+use super::connector;
 use super::context::ClientOptions;
 
 /// A connection whose calls show who calls.
@@ -23,8 +25,6 @@ pub(super) type Connection = InterceptedService<Channel, Authorization>;
 #[derive(Clone)]
 pub(super) struct Authorization(Option<MetadataValue<Ascii>>);
 
-/// Ample for a gateway on this machine.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// For calls that need only the ledger.
 pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// For calls that need a provider, whose own limit is 60 s.
@@ -41,15 +41,12 @@ pub(super) async fn connection(options: &ClientOptions) -> Result<Connection, Fa
 }
 
 async fn channel(options: &ClientOptions) -> Result<Channel, Failure> {
-    let server = &options.server;
-    let wrong = || Failure::usage(format!("--server must be an address such as http://127.0.0.1:50051, not {server}"));
-    let endpoint = Endpoint::from_shared(server.clone()).map_err(|_| wrong())?;
-    if endpoint.uri().scheme_str() != Some("http") || endpoint.uri().host().is_none() {
-        return Err(wrong());
-    }
-    endpoint.connect_timeout(CONNECT_TIMEOUT).connect().await.map_err(|error| {
-        Failure::new(format!("no gateway answers at {server}: {}; is it running?", root_cause(&error)))
-    })
+    let tls = ClientTlsSettings {
+        ca_file: options.ca.clone(),
+        certificate: options.cert.clone().zip(options.key.clone()),
+        gateway_certificate_file: options.gateway_certificate.clone(),
+    };
+    connector::connect(&options.server, &tls).await
 }
 
 impl Authorization {
@@ -129,7 +126,7 @@ pub(super) fn message_of(status: &Status) -> String {
 }
 
 /// The innermost cause. The outer ones only state that something failed.
-fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+pub(super) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
         innermost = source;

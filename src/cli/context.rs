@@ -53,6 +53,16 @@ pub(crate) struct ClientOptions {
     pub(crate) ca: Option<PathBuf>,
     pub(crate) cert: Option<PathBuf>,
     pub(crate) key: Option<PathBuf>,
+    /// The gateway's own certificate file, where its configuration names it: the only one trusted.
+    pub(crate) gateway_certificate: Option<PathBuf>,
+}
+
+/// The gateway of a configuration.
+#[derive(Debug, Default)]
+pub(crate) struct ConfiguredServer {
+    pub(crate) server: String,
+    /// Its certificate file, where it has one.
+    pub(crate) certificate: Option<PathBuf>,
 }
 
 /// One table of the contexts file.
@@ -78,13 +88,17 @@ impl ClientArguments {
         self.server.is_some() || self.context.is_some()
     }
 
-    /// Reads the context and the token. `default_server` is asked where nothing names a server.
-    pub(crate) fn resolve(&self, default_server: Option<String>) -> Result<ClientOptions, Failure> {
+    /// Reads the context and the token. `configured` is asked where nothing names a server.
+    pub(crate) fn resolve(&self, configured: Option<ConfiguredServer>) -> Result<ClientOptions, Failure> {
         let Self { server, token_file, ca, cert, key, context } = self;
         let Some(name) = context else {
-            let server = server.clone().or(default_server).unwrap_or_else(|| DEFAULT_SERVER.to_owned());
+            let named = server.clone().map(|server| ConfiguredServer { server, certificate: None });
+            let default = || ConfiguredServer { server: DEFAULT_SERVER.to_owned(), certificate: None };
+            let ConfiguredServer { server, certificate } = named.or(configured).unwrap_or_else(default);
             let token = token_file.as_deref().map(read_token).transpose()?;
-            return ClientOptions { server, token, ca: ca.clone(), cert: cert.clone(), key: key.clone() }.checked();
+            let (ca, cert, key) = (ca.clone(), cert.clone(), key.clone());
+            let gateway_certificate = certificate.filter(|_| ca.is_none());
+            return ClientOptions { server, token, ca, cert, key, gateway_certificate }.checked();
         };
         let named = [server.is_some(), token_file.is_some(), ca.is_some(), cert.is_some(), key.is_some()];
         // A token that belongs to one gateway must not reach another one.
@@ -100,7 +114,8 @@ impl ClientArguments {
         let Context { server, token_file, ca, cert, key } = read_context(&path, name)?;
         let beside = |file: Option<PathBuf>| file.map(|file| path.with_file_name("").join(file));
         let token = beside(token_file).as_deref().map(read_token).transpose()?;
-        ClientOptions { server, token, ca: beside(ca), cert: beside(cert), key: beside(key) }.checked()
+        let (ca, cert, key) = (beside(ca), beside(cert), beside(key));
+        ClientOptions { server, token, ca, cert, key, gateway_certificate: None }.checked()
     }
 }
 

@@ -3,11 +3,13 @@
 //!
 //! It uses the gRPC port, so success means that callers can reach the gateway too.
 
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use recoup::api::{EndpointSettings, ListenerSettings};
 use recoup::proto::code_name;
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
@@ -16,7 +18,7 @@ use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt as _;
 
 use super::client::{connection, failure_of, message_of};
-use super::context::{ClientArguments, ClientOptions};
+use super::context::{ClientArguments, ClientOptions, ConfiguredServer};
 use super::{Failure, print_line};
 
 /// The arguments of `recoup health`.
@@ -27,8 +29,9 @@ use super::{Failure, print_line};
 pub(crate) struct HealthArguments {
     #[command(flatten)]
     client: ClientArguments,
-    /// The gateway's configuration; only `listen` is read. Default: the file that RECOUP_CONFIG
-    /// names, or RECOUP_LISTEN, or the default address.
+    /// The gateway's configuration; only its listeners are read. Asks the unix socket, else `listen`,
+    /// else a port with TLS. Default: the file that RECOUP_CONFIG names, or RECOUP_LISTEN, or the
+    /// default address.
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
     /// One service, such as recoup.v1.RefundService. Default: the whole gateway.
@@ -51,7 +54,7 @@ impl HealthArguments {
 }
 
 /// Runs `recoup health`. `configured` is the address in the gateway's configuration.
-pub(crate) async fn health(arguments: &HealthArguments, configured: Option<String>) -> ExitCode {
+pub(crate) async fn health(arguments: &HealthArguments, configured: Option<ConfiguredServer>) -> ExitCode {
     let options = match arguments.client.resolve(configured) {
         Ok(options) => options,
         Err(failure) => return failure.report(false),
@@ -91,4 +94,35 @@ async fn check(options: &ClientOptions, service: &str) -> Result<String, Failure
         ServingStatus::Serving => Ok(format!("{what} at {server} is SERVING")),
         other => Err(Failure::new(format!("{what} at {server} is {}", other.as_str_name()))),
     }
+}
+
+/// Which of its listeners the gateway is asked at: a unix socket, else the short form, else a named
+/// port, by its own certificate.
+pub(crate) fn server_among(listeners: &[ListenerSettings]) -> Option<ConfiguredServer> {
+    let rank = |listener: &&ListenerSettings| match listener.endpoint {
+        EndpointSettings::Unix { .. } => 0,
+        EndpointSettings::Plaintext(_) => 1,
+        EndpointSettings::Tls(..) => 2,
+    };
+    let listener = listeners.iter().min_by_key(rank)?;
+    Some(match &listener.endpoint {
+        EndpointSettings::Unix { path, .. } => {
+            ConfiguredServer { server: format!("unix:{}", path.display()), certificate: None }
+        }
+        EndpointSettings::Plaintext(address) => {
+            ConfiguredServer { server: format!("http://{}", reachable(*address)), certificate: None }
+        }
+        EndpointSettings::Tls(address, tls) => ConfiguredServer {
+            server: format!("https://{}", reachable(*address)),
+            certificate: Some(tls.certificate_file.clone()),
+        },
+    })
+}
+
+/// This machine, where the port is open at every address.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+    }
+    address
 }

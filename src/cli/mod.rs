@@ -11,6 +11,7 @@
 //! token    recoup token new: makes a caller's token
 //! access   recoup access check: checks an access file
 //! context  where the gateway is, and how a command shows who calls
+//! connector  plaintext, TLS, unix sockets
 //! client   connection to a gateway, and its errors as one sentence
 //! output   refunds as aligned text and as JSON
 //! ```
@@ -21,6 +22,7 @@ mod audit;
 mod backup;
 mod check;
 mod client;
+mod connector;
 mod context;
 mod health;
 mod output;
@@ -35,7 +37,7 @@ pub(crate) use self::accounts::{AccountsArguments, accounts};
 pub(crate) use self::audit::{AuditArguments, audit};
 pub(crate) use self::backup::{BackupArguments, run as backup};
 pub(crate) use self::check::{CheckArguments, preview_lines, probe_lines};
-pub(crate) use self::health::{HealthArguments, health};
+pub(crate) use self::health::{HealthArguments, health, server_among};
 pub(crate) use self::refunds::{RefundsArguments, refunds};
 pub(crate) use self::token::{TokenArguments, token};
 pub(crate) use self::verify::{VerifyArguments, verify};

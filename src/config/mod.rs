@@ -8,6 +8,7 @@
 //!
 //! reader    types and unknown keys
 //! accounts  accounts and their secrets
+//! listeners  where the gateway listens besides `listen`
 //! changes   what a later read changes in a running gateway
 //! permissions  files that others may write
 //! ```
@@ -33,22 +34,24 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::api::ApiSettings;
+use crate::api::{ApiSettings, ListenerSettings};
 use crate::checkpoint::CheckpointSettings;
 use crate::domain::ids::AccountName;
 use crate::engine::EngineSettings;
 use crate::ledger::sqlite::SqliteSettings;
 use crate::providers::{AccountSettings, Url};
 use crate::telemetry::{LogFormat, TelemetrySettings};
+use crate::tls::TlsSettings;
 use crate::validation::ValidationSettings;
 
 mod accounts;
 pub mod changes;
 mod errors;
+mod listeners;
 mod permissions;
 mod reader;
 #[cfg(test)]
@@ -62,8 +65,11 @@ use reader::Reader;
 /// All settings, validated. [`Settings::default`] has no account.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Address of the gRPC server; loopback only. Port 0 takes any free port.
-    pub listen: SocketAddr,
+    /// Address of the gRPC server's plaintext port; loopback only. Port 0 takes any free port. None
+    /// where only `listeners` are set.
+    pub listen: Option<SocketAddr>,
+    /// `[listeners]`, by name.
+    pub listeners: Vec<ListenerSettings>,
     /// The ledger's database file; relative to the working directory.
     pub ledger_path: PathBuf,
     /// `[access] file`: who may call. None: every caller may do everything.
@@ -77,8 +83,10 @@ pub struct Settings {
     pub accept_lost_history: bool,
     /// `[log]` and `[traces]`
     pub telemetry: TelemetrySettings,
-    /// Address of the metrics endpoint; loopback only. None: no endpoint, and nothing is measured.
+    /// Address of the metrics endpoint. None: no endpoint, and nothing is measured.
     pub metrics_listen: Option<SocketAddr>,
+    /// TLS of the metrics endpoint.
+    pub metrics_tls: Option<TlsSettings>,
     /// `[server]`
     pub api: ApiSettings,
     /// How many threads run the gateway's tasks. 0: one for each core but one, which the ledger's
@@ -103,11 +111,13 @@ pub struct Settings {
 
 /// Names the file where the command line does not.
 const FILE_VARIABLE: &str = "RECOUP_CONFIG";
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 50051);
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 50051)),
+            listen: Some(DEFAULT_LISTEN),
+            listeners: Vec::new(),
             ledger_path: PathBuf::from("recoup.db"),
             access_file: None,
             ledger: SqliteSettings::default(),
@@ -115,6 +125,7 @@ impl Default for Settings {
             accept_lost_history: false,
             telemetry: TelemetrySettings::default(),
             metrics_listen: None,
+            metrics_tls: None,
             api: ApiSettings::default(),
             worker_threads: 0,
             drain: Duration::from_secs(20),
@@ -151,30 +162,37 @@ impl Settings {
         Self::read(path, &text, &variables)
     }
 
-    /// [`Settings::listen_address`] with the environment of this process.
+    /// [`Settings::listeners_alone`] with the environment of this process.
     ///
     /// # Errors
     /// Errors of that one setting, or of the file as a whole.
-    pub fn listen_address_from_process(path: Option<&Path>) -> Result<SocketAddr, ConfigErrors> {
-        Self::listen_address(path, std::env::vars_os())
+    pub fn listeners_from_process(path: Option<&Path>) -> Result<Vec<ListenerSettings>, ConfigErrors> {
+        Self::listeners_alone(path, std::env::vars_os())
     }
 
-    /// The address on which a gateway with the configuration of [`Settings::load`] listens. Reads
-    /// no other setting: no account, and no secret.
+    /// The listeners of a gateway with the configuration of [`Settings::load`], the short form first.
+    /// Reads no other setting: no account, and no secret.
     ///
     /// # Errors
-    /// Errors of that one setting, or of the file as a whole.
-    pub fn listen_address(
+    /// Errors of these settings, or of the file as a whole.
+    pub fn listeners_alone(
         path: Option<&Path>,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
-    ) -> Result<SocketAddr, ConfigErrors> {
+    ) -> Result<Vec<ListenerSettings>, ConfigErrors> {
         let variables: BTreeMap<OsString, OsString> = environment.into_iter().collect();
         let (path, text) = read_named_file(path, &variables)?;
         let mut read = Reader::new(path, &text, &variables)?;
-        let mut listen = Self::default().listen;
-        read.parsed("listen", parse_listen_address, &mut listen);
+        let mut listen = read.names_in("listeners").is_empty().then_some(DEFAULT_LISTEN);
+        read.parsed("listen", |text| parse_listen_address(text).map(Some), &mut listen);
+        let needs_credentials = read.is_set("access.file");
+        let listeners = listeners::read(&mut read, needs_credentials);
         read.finish_early()?;
-        Ok(listen)
+        Ok(listeners_of(listen, &listeners, needs_credentials))
+    }
+
+    /// Every listener, the short form first.
+    pub fn all_listeners(&self) -> Vec<ListenerSettings> {
+        listeners_of(self.listen, &self.listeners, self.access_file.is_some())
     }
 
     /// See [`Settings::worker_threads`]; with its default for this machine.
@@ -189,7 +207,6 @@ impl Settings {
     pub fn summary(&self) -> Vec<String> {
         let Self { api, ledger, telemetry, engine, validation, .. } = self;
         let mut lines = vec![
-            format!("listen: {}", self.listen),
             format!(
                 "ledger: {}, a queue of {} writes, at most {} writes in one commit",
                 self.ledger_path.display(),
@@ -210,7 +227,10 @@ impl Settings {
             },
             format!("log: {} as {}", telemetry.log_filter, log_format_name(telemetry.log_format)),
             match self.metrics_listen {
-                Some(address) => format!("metrics: at http://{address}/metrics"),
+                Some(address) => {
+                    let scheme = if self.metrics_tls.is_some() { "https" } else { "http" };
+                    format!("metrics: at {scheme}://{address}/metrics")
+                }
                 None => "metrics: none".to_owned(),
             },
             match &telemetry.traces_endpoint {
@@ -252,6 +272,7 @@ impl Settings {
                 seconds(validation.watch_interval_min)
             ),
         ];
+        lines.splice(0..0, self.all_listeners().iter().map(listener_line));
         lines.extend(self.accounts.iter().map(account_line));
         lines
     }
@@ -270,6 +291,8 @@ impl Settings {
         let mut settings = Self::default();
         let Self {
             listen,
+            listeners,
+            metrics_tls,
             ledger_path,
             access_file,
             ledger,
@@ -284,15 +307,22 @@ impl Settings {
             ..
         } = &mut settings;
 
-        read.parsed("listen", parse_listen_address, listen);
+        read.section("access");
+        *access_file = read.optional("access.file", parse_file_path);
+        *listeners = listeners::read(read, read.is_set("access.file"));
+        if !read.names_in("listeners").is_empty() {
+            *listen = None;
+        }
+        read.parsed("listen", |text| parse_listen_address(text).map(Some), listen);
+        if access_file.is_none() && listeners.is_empty() {
+            read.warn("listen", "every user of this machine may refund: set `access.file` to tell callers apart");
+        }
 
         read.section("ledger");
         read.parsed("ledger.path", parse_file_path, ledger_path);
         read.number("ledger.queue_length", 1..=1_000_000, &mut ledger.queue_length);
         read.number("ledger.batch_size", 1..=10_000, &mut ledger.batch_size);
 
-        read.section("access");
-        *access_file = read.optional("access.file", parse_file_path);
         *checkpoint = read_checkpoint(read);
 
         read.section("log");
@@ -301,8 +331,28 @@ impl Settings {
 
         read.section("metrics");
         read.parsed("metrics.listen", |text| parse_scrape_address(text).map(Some), metrics_listen);
-        if metrics_listen.is_some_and(|metrics| metrics == *listen && metrics.port() != 0) {
-            read.error("metrics.listen", "must be another address than `listen`");
+        let is_taken = |address: &SocketAddr| {
+            address.port() != 0
+                && (*listen == Some(*address)
+                    || listeners.iter().any(|listener| listeners::address_of(listener) == Some(*address)))
+        };
+        if metrics_listen.is_some_and(|metrics| is_taken(&metrics)) {
+            read.error("metrics.listen", "must be another address than that of a gRPC listener");
+        }
+        *metrics_tls = listeners::metrics_tls(read);
+        let mut is_plaintext = false;
+        read.flag("metrics.plaintext", &mut is_plaintext);
+        match metrics_listen {
+            Some(address) if !address.ip().is_loopback() && metrics_tls.is_none() => {
+                if is_plaintext {
+                    read.warn("metrics.plaintext", "everyone on the network can read the metrics");
+                } else {
+                    let hint = "is not loopback: set `metrics.certificate_file` and `metrics.key_file`, or \
+                                `metrics.plaintext` = true";
+                    read.error("metrics.listen", hint);
+                }
+            }
+            _ => {}
         }
 
         read.section("traces");
@@ -360,15 +410,47 @@ impl Settings {
     /// Reports files that others may write.
     fn report_foreign_writers(&self, read: &mut Reader<'_>, path: &Path) {
         if let Some(problem) = permissions::foreign_writer_of(path).filter(|_| !path.as_os_str().is_empty()) {
-            read.warn_about_file(path, &problem);
-        }
-        let ledger = ("ledger.path".to_owned(), self.ledger_path.as_path());
-        let secrets = self.secret_files.iter().map(|(name, file)| (format!("accounts.{name}"), file.path()));
-        for (key, path) in std::iter::once(ledger).chain(secrets) {
-            if let Some(problem) = permissions::foreign_writer_of(path) {
-                read.warn(&key, &problem);
+            match self.listeners.is_empty() {
+                true => read.warn_about_file(path, &problem),
+                false => read.error_about_file(path, problem),
             }
         }
+        let is_reachable = !self.listeners.is_empty();
+        let ledger = ("ledger.path".to_owned(), self.ledger_path.as_path());
+        let access = self.access_file.iter().map(|path| ("access.file".to_owned(), path.as_path()));
+        let secrets = self.secret_files.iter().map(|(name, file)| (format!("accounts.{name}"), file.path()));
+        let listeners = self.listeners.iter().flat_map(listeners::files_of);
+        for (key, path) in std::iter::once(ledger).chain(access).chain(secrets).chain(listeners) {
+            match permissions::foreign_writer_of(path) {
+                // Who may do what is never left to others.
+                Some(problem) if is_reachable || key == "access.file" => read.error(&key, problem),
+                Some(problem) => read.warn(&key, &problem),
+                None => {}
+            }
+        }
+    }
+}
+
+fn listeners_of(
+    listen: Option<SocketAddr>,
+    listeners: &[ListenerSettings],
+    needs_credentials: bool,
+) -> Vec<ListenerSettings> {
+    let short_form =
+        listen.map(|address| ListenerSettings { needs_credentials, ..ListenerSettings::short_form(address) });
+    short_form.into_iter().chain(listeners.iter().cloned()).collect()
+}
+
+fn listener_line(listener: &ListenerSettings) -> String {
+    let (name, place) = (&listener.name, &listener.endpoint);
+    let limit = match listener.connections_per_source {
+        0 => "any number of connections per source".to_owned(),
+        limit => format!("{limit} connections per source"),
+    };
+    if name == ListenerSettings::SHORT_FORM {
+        format!("listen: {place}, {limit}")
+    } else {
+        format!("listener {name}: {place}, {limit}")
     }
 }
 
@@ -409,7 +491,7 @@ fn parse_listen_address(text: &str) -> Result<SocketAddr, &'static str> {
         Ok(address)
     } else {
         Err(
-            "must be a loopback address: there is no TLS and no authentication yet, so any client that reaches the port could refund",
+            "must be a loopback address: a port that others reach is a table `[listeners.NAME]`, with a certificate and `access.file`",
         )
     }
 }
@@ -417,8 +499,7 @@ fn parse_listen_address(text: &str) -> Result<SocketAddr, &'static str> {
 fn parse_scrape_address(text: &str) -> Result<SocketAddr, &'static str> {
     let address: SocketAddr =
         text.parse().map_err(|_| "must be an IP address and a port, such as \"127.0.0.1:9464\"")?;
-    let problem = "must be a loopback address: there is no TLS and no authentication";
-    if address.ip().is_loopback() { Ok(address) } else { Err(problem) }
+    Ok(address)
 }
 
 /// OTLP over gRPC, without TLS.

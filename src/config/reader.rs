@@ -258,6 +258,12 @@ impl<'a> Reader<'a> {
         self.warnings.push(format!("{key}: {sentence}"));
     }
 
+    /// Records an error of a file as a whole.
+    pub(super) fn error_about_file(&mut self, path: &Path, sentence: String) {
+        let source = ErrorSource::File { path: path.to_owned(), line: None };
+        self.errors.push(ConfigError { key: String::new(), sentence, source });
+    }
+
     /// Records a warning about a file as a whole.
     pub(super) fn warn_about_file(&mut self, path: &Path, sentence: &str) {
         self.warnings.push(format!("{}: {sentence}", path.display()));
@@ -363,7 +369,7 @@ impl<'a> Reader<'a> {
         let mut segments = rest.split("__").peekable();
         while let Some(segment) = segments.next() {
             let mut segment = segment.to_ascii_lowercase();
-            if parent == "accounts" {
+            if parent == "accounts" || parent == "listeners" {
                 segment = segment.replace('_', "-");
             }
             let path = joined(&parent, &segment);

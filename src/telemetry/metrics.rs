@@ -245,6 +245,34 @@ const CLOSED_CONNECTIONS: MetricSpec = MetricSpec {
     attributes: &["listener", "reason"],
     help: "Connections that the gateway closed: full, source_full (for another one), idle, silent, stalled.",
 };
+const FAILED_HANDSHAKES: MetricSpec = MetricSpec {
+    name: "recoup.tls.handshakes.failed",
+    kind: MetricKind::Counter,
+    unit: "{handshake}",
+    attributes: &["listener"],
+    help: "TLS handshakes that failed, for example because of the client's certificate.",
+};
+const CERTIFICATE_EXPIRY: MetricSpec = MetricSpec {
+    name: "recoup.tls.certificate.remaining",
+    kind: MetricKind::Gauge,
+    unit: "s",
+    attributes: &["listener"],
+    help: "Time until the first certificate of the listener's chain expires.",
+};
+const CERTIFICATE_OUTDATED: MetricSpec = MetricSpec {
+    name: "recoup.tls.certificate.outdated",
+    kind: MetricKind::Gauge,
+    unit: "{listener}",
+    attributes: &["listener"],
+    help: "1 while the listener's files hold something that it cannot use, and it goes on with the previous.",
+};
+const CRL_REMAINING: MetricSpec = MetricSpec {
+    name: "recoup.tls.crl.remaining",
+    kind: MetricKind::Gauge,
+    unit: "s",
+    attributes: &["listener"],
+    help: "Time until a revocation list of client certificates expires; negative afterwards, when it goes on counting.",
+};
 const BUILD: MetricSpec = MetricSpec {
     name: "recoup.build.info",
     kind: MetricKind::Gauge,
@@ -289,7 +317,7 @@ const START_TIME: MetricSpec = MetricSpec {
 };
 
 /// All metrics.
-pub const METRICS: [MetricSpec; 29] = [
+pub const METRICS: [MetricSpec; 33] = [
     RPC_CALLS,
     LIMITED,
     HTTP_REQUESTS,
@@ -313,6 +341,10 @@ pub const METRICS: [MetricSpec; 29] = [
     CONNECTIONS,
     REFUSED_CALLS,
     CLOSED_CONNECTIONS,
+    FAILED_HANDSHAKES,
+    CERTIFICATE_EXPIRY,
+    CERTIFICATE_OUTDATED,
+    CRL_REMAINING,
     BUILD,
     MEMORY,
     CPU,
@@ -348,6 +380,19 @@ pub struct GaugeSnapshot {
     pub watchers: usize,
     /// Open connections by listener.
     pub connections: BTreeMap<Arc<str>, usize>,
+    /// Certificates by listener.
+    pub certificates: BTreeMap<Arc<str>, CertificateSnapshot>,
+}
+
+/// The certificates of a listener at one moment.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CertificateSnapshot {
+    /// Seconds until the first certificate expires.
+    pub remaining_s: f64,
+    /// Seconds until the first revocation list expires, if there is one that says so.
+    pub crl_remaining_s: Option<f64>,
+    /// Whether the files hold something that cannot be used.
+    pub is_outdated: bool,
 }
 
 /// The limits that [`Metrics::record_limited`] names.
@@ -416,6 +461,7 @@ struct Instruments {
     corrections: Counter<u64>,
     refused_calls: Counter<u64>,
     closed_connections: Counter<u64>,
+    failed_handshakes: Counter<u64>,
     batch_size: Histogram<u64>,
     commits: Histogram<f64>,
 }
@@ -466,6 +512,7 @@ impl Metrics {
             corrections: CORRECTIONS.counter(&meter),
             refused_calls: REFUSED_CALLS.counter(&meter),
             closed_connections: CLOSED_CONNECTIONS.counter(&meter),
+            failed_handshakes: FAILED_HANDSHAKES.counter(&meter),
             batch_size: BATCH_SIZE.numbers(&meter),
             commits: COMMITS.seconds(&meter),
             registry,
@@ -529,6 +576,13 @@ impl Metrics {
         if let Some(instruments) = &self.0 {
             let attributes = [KeyValue::new("listener", listener.to_owned()), KeyValue::new("reason", reason)];
             instruments.closed_connections.add(count, &attributes);
+        }
+    }
+
+    /// Records TLS handshakes that failed.
+    pub fn record_failed_handshakes(&self, listener: &str, count: u64) {
+        if let Some(instruments) = &self.0 {
+            instruments.failed_handshakes.add(count, &[KeyValue::new("listener", listener.to_owned())]);
         }
     }
 
@@ -718,6 +772,18 @@ fn observe_gauges(meter: &Meter, gauges: &Arc<Mutex<GaugeSnapshot>>) {
             observe(number(*count as u64), &[KeyValue::new("listener", listener.to_string())]);
         }
     });
+    let certificate = |spec: MetricSpec, read: fn(&CertificateSnapshot) -> Option<f64>| {
+        spec.observe_gauge(meter, gauges, move |snapshot, observe| {
+            for (listener, certificate) in &snapshot.certificates {
+                if let Some(value) = read(certificate) {
+                    observe(value, &[KeyValue::new("listener", listener.to_string())]);
+                }
+            }
+        });
+    };
+    certificate(CERTIFICATE_EXPIRY, |certificate| Some(certificate.remaining_s));
+    certificate(CERTIFICATE_OUTDATED, |certificate| Some(f64::from(u8::from(certificate.is_outdated))));
+    certificate(CRL_REMAINING, |certificate| certificate.crl_remaining_s);
     STREAMS.observe_gauge(meter, gauges, |snapshot, observe| {
         observe(number(snapshot.event_readers as u64), &[KeyValue::new("method", "StreamRefundEvents")]);
         observe(number(snapshot.watchers as u64), &[KeyValue::new("method", "WatchValidationStatus")]);

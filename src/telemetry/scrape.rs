@@ -1,4 +1,4 @@
-//! The HTTP endpoint that Prometheus reads: only `GET /metrics`, on loopback.
+//! The HTTP endpoint that Prometheus reads: only `GET /metrics`, with or without TLS.
 //!
 //! It has a port of its own, so that load on one port does not affect the other. Its connections are
 //! bounded in number and time, and where there are too many the oldest is closed: connections that
@@ -16,13 +16,16 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::telemetry::metrics::{GaugeSnapshot, Metrics, MetricsError};
+use crate::tls::ServerTls;
 
 /// Supplies the present values of the gauges.
 #[async_trait]
@@ -52,7 +55,13 @@ const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Answers scrapes until `closing` is cancelled.
-pub async fn serve(listener: TcpListener, metrics: Metrics, gauges: Arc<dyn GaugeSource>, closing: CancellationToken) {
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<ServerTls>,
+    metrics: Metrics,
+    gauges: Arc<dyn GaugeSource>,
+    closing: CancellationToken,
+) {
     let renderer = Arc::new(Renderer { metrics, gauges, last: Mutex::default() });
     let serve = async {
         // The oldest first.
@@ -68,12 +77,13 @@ pub async fn serve(listener: TcpListener, metrics: Metrics, gauges: Arc<dyn Gaug
                     }
                     let (renderer, connection) = (renderer.clone(), closing.child_token());
                     open.push_back(connection.clone());
+                    let acceptor = tls.as_ref().map(ServerTls::acceptor);
                     tokio::spawn(async move {
                         // Cancelled at the end, so that it no longer counts.
                         let _ended = connection.clone().drop_guard();
                         tokio::select! {
                             () = connection.cancelled() => {}
-                            () = serve_connection(stream, renderer) => {}
+                            () = open_connection(stream, acceptor, renderer) => {}
                         }
                     });
                 }
@@ -90,7 +100,19 @@ pub async fn serve(listener: TcpListener, metrics: Metrics, gauges: Arc<dyn Gaug
     }
 }
 
-async fn serve_connection(stream: TcpStream, renderer: Arc<Renderer>) {
+async fn open_connection(stream: TcpStream, acceptor: Option<TlsAcceptor>, renderer: Arc<Renderer>) {
+    match acceptor {
+        None => serve_connection(stream, renderer).await,
+        // Errors of a connection concern only its client.
+        Some(acceptor) => {
+            if let Ok(Ok(stream)) = tokio::time::timeout(HEADER_TIMEOUT, acceptor.accept(stream)).await {
+                serve_connection(stream, renderer).await;
+            }
+        }
+    }
+}
+
+async fn serve_connection(stream: impl AsyncRead + AsyncWrite + Unpin, renderer: Arc<Renderer>) {
     let service = service_fn(move |request: Request<Incoming>| {
         let renderer = renderer.clone();
         async move { Ok::<_, Infallible>(reply(&request, &renderer).await) }

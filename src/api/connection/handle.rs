@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::listener::ReflectionSettings;
 use super::registry::{ConnectionPlace, ConnectionRegistry};
 
 /// Who is at the other end of a connection, and how it is reached.
@@ -14,6 +15,7 @@ pub(in crate::api) struct Peer {
     pub(in crate::api) listener: Arc<str>,
     /// Whether calls need a credential.
     pub(in crate::api) needs_credentials: bool,
+    pub(in crate::api) reflection: ReflectionSettings,
     pub(in crate::api) transport: PeerTransport,
 }
 

@@ -2,7 +2,9 @@
 //! what a call knows about its own.
 //!
 //! ```text
-//! accept    TcpListener -> ClientConnection, for http2
+//! accept    listeners -> ClientConnection, for http2
+//! listener  TCP ports with and without TLS, unix sockets
+//! handshakes  TLS handshakes side by side
 //! stream    what http2 reads and writes: the HTTP/2 preface has a time limit
 //! socket    a socket that another task can close, and that closes where it takes no byte
 //! handle    what a call knows of its connection, and tells about it
@@ -13,10 +15,13 @@
 
 mod accept;
 mod handle;
+mod handshakes;
+mod listener;
 mod registry;
 mod socket;
 mod stream;
 
 pub(super) use self::accept::accept;
 pub(in crate::api) use self::handle::{ConnectionHandle, PeerTransport, StreamGuard};
+pub use self::listener::{BoundListener, EndpointSettings, ListenError, ListenerSettings, ReflectionSettings};
 pub use self::registry::ConnectionRegistry;

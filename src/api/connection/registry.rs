@@ -36,6 +36,8 @@ pub(super) enum Source {
     V4(Ipv4Addr),
     /// The first 64 bits of an IPv6 address: one customer has as many addresses as it likes.
     V6([u16; 4]),
+    /// A user of this machine, over a unix socket.
+    User(u32),
 }
 
 impl From<IpAddr> for Source {
@@ -156,6 +158,7 @@ impl ConnectionRegistry {
 
     /// Declares a listener, whose series exist from now on.
     pub(super) fn add_listener(&self, listener: &str) {
+        self.0.metrics.record_failed_handshakes(listener, 0);
         for reason in CloseReason::ALL {
             self.0.metrics.record_closed_connections(listener, reason.as_str(), 0);
         }
@@ -262,6 +265,10 @@ impl ConnectionRegistry {
         }
     }
 
+    pub(super) fn count_failed_handshake(&self, listener: &str) {
+        self.0.metrics.record_failed_handshakes(listener, 1);
+    }
+
     fn close(&self, entry: &mut OpenConnection, reason: CloseReason) {
         if !entry.is_closing {
             entry.is_closing = true;
@@ -340,8 +347,25 @@ impl ConnectionPlace {
         self.registry.with(self.id, open);
     }
 
+    /// Closes the connection when its socket belongs to another task.
+    pub(super) fn closer(&self) -> ConnectionCloser {
+        ConnectionCloser { registry: self.registry.clone(), id: self.id }
+    }
+
     /// The connection is closed by its own task.
     pub(super) fn mark_closed(&self, reason: CloseReason) {
+        self.registry.with(self.id, |entry| self.registry.close(entry, reason));
+    }
+}
+
+/// Closes a connection.
+pub(super) struct ConnectionCloser {
+    registry: ConnectionRegistry,
+    id: u64,
+}
+
+impl ConnectionCloser {
+    pub(super) fn close(&self, reason: CloseReason) {
         self.registry.with(self.id, |entry| self.registry.close(entry, reason));
     }
 }

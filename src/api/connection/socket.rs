@@ -1,6 +1,6 @@
 //! A socket that another task can close, and that fails where it takes no byte for a while.
 
-use std::future::Future as _;
+use std::future::{Future as _, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -26,7 +26,6 @@ pub(super) struct ClientSocket {
     place: ConnectionPlace,
 }
 
-#[allow(dead_code, reason = "listeners on unix sockets follow")]
 pub(super) enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
@@ -39,6 +38,18 @@ impl ClientSocket {
 
     pub(super) fn place(&self) -> &ConnectionPlace {
         &self.place
+    }
+
+    /// Waits for the first byte.
+    pub(super) async fn readable(&self) -> io::Result<()> {
+        poll_fn(|context| {
+            self.fail_if_closed(context)?;
+            match &self.socket {
+                Socket::Tcp(stream) => stream.poll_read_ready(context),
+                Socket::Unix(stream) => stream.poll_read_ready(context),
+            }
+        })
+        .await
     }
 
     fn fail_if_closed(&self, context: &Context<'_>) -> io::Result<()> {
@@ -117,8 +128,6 @@ impl AsyncWrite for ClientSocket {
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
-
     use tokio::time::{Instant, advance, timeout};
 
     use super::*;

@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
+use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
 use super::handle::{ConnectionHandle, Peer};
-use super::registry::CloseReason;
+use super::registry::{CloseReason, ConnectionPlace};
 use super::socket::ClientSocket;
 
 /// Time for a client to send the HTTP/2 connection preface.
@@ -23,17 +24,39 @@ const PREFACE_BYTES: usize = 24;
 
 /// One accepted connection.
 pub(in crate::api) struct ClientConnection {
-    stream: ClientSocket,
+    stream: Stream,
     /// None after the preface has been read.
     preface_timeout: Option<Pin<Box<Sleep>>>,
     bytes_read: usize,
     handle: ConnectionHandle,
 }
 
+enum Stream {
+    Plain(ClientSocket),
+    Tls(Box<TlsStream<ClientSocket>>),
+}
+
 impl ClientConnection {
-    pub(super) fn plain(stream: ClientSocket, peer: Peer) -> Self {
+    pub(super) fn plain(socket: ClientSocket, peer: Peer) -> Self {
+        Self::new(Stream::Plain(socket), peer)
+    }
+
+    pub(super) fn tls(stream: TlsStream<ClientSocket>, peer: Peer) -> Self {
+        Self::new(Stream::Tls(Box::new(stream)), peer)
+    }
+
+    fn new(stream: Stream, peer: Peer) -> Self {
         let handle = ConnectionHandle::new(stream.place(), peer);
         Self { stream, preface_timeout: Some(Box::pin(sleep(PREFACE_TIMEOUT))), bytes_read: 0, handle }
+    }
+}
+
+impl Stream {
+    fn place(&self) -> &ConnectionPlace {
+        match self {
+            Self::Plain(stream) => stream.place(),
+            Self::Tls(stream) => stream.get_ref().0.place(),
+        }
     }
 }
 
@@ -52,7 +75,10 @@ impl AsyncRead for ClientConnection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let read = match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Stream::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        };
         if self.preface_timeout.is_none() {
             return read;
         }
@@ -78,7 +104,10 @@ impl AsyncRead for ClientConnection {
 
 impl AsyncWrite for ClientConnection {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Stream::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
     }
 
     fn poll_write_vectored(
@@ -86,18 +115,30 @@ impl AsyncWrite for ClientConnection {
         context: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, bytes)
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(context, bytes),
+            Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(context, bytes),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        match &self.stream {
+            Stream::Plain(stream) => stream.is_write_vectored(),
+            Stream::Tls(stream) => stream.is_write_vectored(),
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Stream::Tls(stream) => Pin::new(stream).poll_flush(context),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+        }
     }
 }

@@ -10,5 +10,6 @@ pub(super) mod caller_share;
 pub(super) mod compression;
 pub(super) mod grpc_only;
 pub(super) mod permits;
+pub(super) mod reflection;
 pub(super) mod refused_calls;
 pub(super) mod request_message;
