@@ -17,6 +17,7 @@
 //! engine      sends each refund at most once, and finds out the outcome
 //! validation  reads the validation status of certificate orders
 //! access      who may call, and what each caller may do
+//! checkpoint  signed notes about how far the ledger reaches
 //! api         the gRPC server
 //! config      reads settings and reports all errors together
 //! app         builds a gateway and stops it in order
@@ -42,6 +43,7 @@ pub mod access;
 pub mod domain;
 pub mod tls;
 
+pub mod checkpoint;
 pub mod http;
 pub mod ledger;
 pub mod providers;

@@ -9,6 +9,7 @@ use crate::access::scope::Scope;
 use crate::api::convert::{self, Violations};
 use crate::api::deadline::Deadline;
 use crate::api::layers::authentication::Grant;
+use crate::api::layers::permits::CallPermit;
 use crate::api::status;
 use crate::domain::authority::Authority;
 use crate::domain::ids::AccountName;
@@ -39,6 +40,7 @@ impl ValidationStatusService for ValidationApi {
     ) -> Result<Response<proto::GetValidationStatusResponse>, Status> {
         let deadline = Deadline::from_metadata(request.metadata());
         let Grant { by, may_get_upload_token, .. } = Grant::of(&request)?;
+        let permit = CallPermit::of(&request);
         let request = request.into_inner();
         let include_upload_token = request.include_upload_token;
         if include_upload_token && !may_get_upload_token {
@@ -46,6 +48,7 @@ impl ValidationStatusService for ValidationApi {
         }
         let request = status_request(request)?;
         check_visible(&by, &request.account)?;
+        permit.begin_wait()?;
         let answer = async { self.validation.get(request).await.map_err(|error| status::from_validation(&error)) };
         let status = deadline.bound(answer).await?;
         let validation_status = Some(to_proto(&status, include_upload_token));

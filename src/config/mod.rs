@@ -39,6 +39,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::api::{ApiSettings, ListenerSettings};
+use crate::checkpoint::CheckpointSettings;
 use crate::domain::ids::AccountName;
 use crate::engine::EngineSettings;
 use crate::ledger::sqlite::SqliteSettings;
@@ -75,6 +76,11 @@ pub struct Settings {
     pub access_file: Option<PathBuf>,
     /// `[ledger]`
     pub ledger: SqliteSettings,
+    /// `[checkpoint]`. None: no checkpoints are signed.
+    pub checkpoint: Option<CheckpointSettings>,
+    /// From the command line: starts, with every account paused, although the ledger does not fit
+    /// its newest checkpoint.
+    pub accept_lost_history: bool,
     /// `[log]` and `[traces]`
     pub telemetry: TelemetrySettings,
     /// Address of the metrics endpoint. None: no endpoint, and nothing is measured.
@@ -115,6 +121,8 @@ impl Default for Settings {
             ledger_path: PathBuf::from("recoup.db"),
             access_file: None,
             ledger: SqliteSettings::default(),
+            checkpoint: None,
+            accept_lost_history: false,
             telemetry: TelemetrySettings::default(),
             metrics_listen: None,
             metrics_tls: None,
@@ -209,6 +217,14 @@ impl Settings {
                 Some(path) => format!("access: the callers of {}", path.display()),
                 None => "access: every caller may do everything".to_owned(),
             },
+            match &self.checkpoint {
+                Some(checkpoint) => format!(
+                    "checkpoints: to {}, every {} if there is something new",
+                    checkpoint.file.display(),
+                    seconds(checkpoint.every)
+                ),
+                None => "checkpoints: none".to_owned(),
+            },
             format!("log: {} as {}", telemetry.log_filter, log_format_name(telemetry.log_format)),
             match self.metrics_listen {
                 Some(address) => {
@@ -222,10 +238,11 @@ impl Settings {
                 None => "traces: none".to_owned(),
             },
             format!(
-                "server: {} worker threads, {} concurrent calls, {} event streams, {} streams per connection; waits up to \
+                "server: {} worker threads, {} calls at work and {} waiting, {} event streams, {} streams per connection; waits up to \
                  {}, drains for {}",
                 self.worker_threads(),
-                api.max_concurrent_calls,
+                api.max_calls,
+                api.max_waits,
                 engine.max_event_streams,
                 api.max_streams_per_connection,
                 seconds(api.max_wait),
@@ -247,9 +264,10 @@ impl Settings {
                 seconds(engine.circuit.open_max)
             ),
             format!(
-                "validation: {} orders cached, {} concurrent requests per account, {} watches, at most one poll every {}",
+                "validation: {} orders cached, {} concurrent requests per account and {} a second, {} watches, at most one poll every {}",
                 validation.cache_entries,
                 validation.max_concurrent_fetches,
+                validation.requests_per_second,
                 validation.max_watches,
                 seconds(validation.watch_interval_min)
             ),
@@ -278,6 +296,7 @@ impl Settings {
             ledger_path,
             access_file,
             ledger,
+            checkpoint,
             telemetry,
             metrics_listen,
             api,
@@ -303,6 +322,8 @@ impl Settings {
         read.parsed("ledger.path", parse_file_path, ledger_path);
         read.number("ledger.queue_length", 1..=1_000_000, &mut ledger.queue_length);
         read.number("ledger.batch_size", 1..=10_000, &mut ledger.batch_size);
+
+        *checkpoint = read_checkpoint(read);
 
         read.section("log");
         read.parsed("log.format", parse_log_format, &mut telemetry.log_format);
@@ -345,7 +366,8 @@ impl Settings {
         read.number("server.worker_threads", 0..=256, worker_threads);
         read.millis("server.max_wait_ms", 1..=3_600_000, &mut api.max_wait);
         read.millis("server.drain_ms", 0..=600_000, drain);
-        read.number("server.max_concurrent_calls", 1..=100_000, &mut api.max_concurrent_calls);
+        read.number("server.max_calls", 1..=100_000, &mut api.max_calls);
+        read.number("server.max_waits", 1..=1_000_000, &mut api.max_waits);
         read.number("server.max_streams_per_connection", 1..=10_000, &mut api.max_streams_per_connection);
         read.number("server.max_event_streams", 1..=100_000, &mut engine.max_event_streams);
 
@@ -359,6 +381,7 @@ impl Settings {
         read.parsed("engine.lookups_after_ms", parse_durations, &mut engine.schedule.first);
         read.millis("engine.lookups_every_ms", 100..=30 * 86_400_000, &mut engine.schedule.then_every);
         read.seconds("engine.rejection_follow_up_s", 0..=90 * 86_400, &mut engine.rejection_follow_up);
+        read.millis("engine.reconcile_interval_ms", 0..=3_600_000, &mut engine.reconcile_interval);
         let circuit = &mut engine.circuit;
         read.number("engine.circuit_failures", 1..=1_000_000, &mut circuit.failure_threshold);
         read.number("engine.circuit_foreign_targets", 1..=10_000, &mut circuit.foreign_target_threshold);
@@ -371,6 +394,7 @@ impl Settings {
         read.section("validation");
         read.number("validation.cache_entries", 0..=1_000_000, &mut validation.cache_entries);
         read.number("validation.max_concurrent_fetches", 1..=256, &mut validation.max_concurrent_fetches);
+        read.number("validation.requests_per_second", 0..=10_000, &mut validation.requests_per_second);
         read.number("validation.max_watches", 1..=100_000, &mut validation.max_watches);
         read.millis("validation.watch_interval_min_ms", 1..=86_400_000, &mut validation.watch_interval_min);
 
@@ -428,6 +452,24 @@ fn listener_line(listener: &ListenerSettings) -> String {
     } else {
         format!("listener {name}: {place}, {limit}")
     }
+}
+
+/// Either both files are set or neither.
+fn read_checkpoint(read: &mut Reader<'_>) -> Option<CheckpointSettings> {
+    read.section("checkpoint");
+    let file = read.optional("checkpoint.file", parse_file_path);
+    let key_file = read.optional("checkpoint.key_file", parse_file_path);
+    let mut every = CheckpointSettings::EVERY;
+    read.seconds("checkpoint.every_s", 1..=86_400, &mut every);
+    for (key, other) in [("checkpoint.file", "checkpoint.key_file"), ("checkpoint.key_file", "checkpoint.file")] {
+        if !read.is_set(key) && read.is_set(other) {
+            read.error(key, format!("is required where `{other}` is set"));
+        }
+    }
+    if file.is_some() && file == key_file {
+        read.error("checkpoint.key_file", "must be another file than `checkpoint.file`");
+    }
+    Some(CheckpointSettings { file: file?, key_file: key_file?, every })
 }
 
 /// Path and text of the file that the command line or its variable names; both empty if none does.

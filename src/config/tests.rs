@@ -162,7 +162,7 @@ fn a_minimal_configuration_gets_the_defaults() {
 #[case("server.max_wait_ms = 9223372036854775808", "server.max_wait_ms")]
 #[case("server.drain_ms = '20000'", "server.drain_ms")]
 #[case("server.drain_ms = 600001", "server.drain_ms")]
-#[case("server.max_concurrent_calls = true", "server.max_concurrent_calls")]
+#[case("server.max_calls = true", "server.max_calls")]
 #[case("server.max_streams_per_connection = []", "server.max_streams_per_connection")]
 #[case("server.max_event_streams = 2024-01-01", "server.max_event_streams")]
 #[case("server.worker_threads = 257", "server.worker_threads")]

@@ -83,6 +83,13 @@ const RPC_CALLS: MetricSpec = MetricSpec {
     attributes: &["rpc.system.name", "rpc.method", "rpc.response.status_code"],
     help: "Calls of the gRPC server, until their last byte: a stream lasts as long as it is open.",
 };
+const LIMITED: MetricSpec = MetricSpec {
+    name: "recoup.calls.limited",
+    kind: MetricKind::Counter,
+    unit: "{call}",
+    attributes: &["limit"],
+    help: "Calls of the gRPC server that one of its limits refused, kept from waiting, or cut.",
+};
 const HTTP_REQUESTS: MetricSpec = MetricSpec {
     name: "http.client.request.duration",
     kind: CALL_SECONDS,
@@ -310,8 +317,9 @@ const START_TIME: MetricSpec = MetricSpec {
 };
 
 /// All metrics.
-pub const METRICS: [MetricSpec; 32] = [
+pub const METRICS: [MetricSpec; 33] = [
     RPC_CALLS,
+    LIMITED,
     HTTP_REQUESTS,
     ATTEMPTS,
     LOOKUPS,
@@ -387,6 +395,19 @@ pub struct CertificateSnapshot {
     pub is_outdated: bool,
 }
 
+/// The limits that [`Metrics::record_limited`] names.
+pub const CALL_LIMITS: [&str; 9] = [
+    "arriving",
+    "calls",
+    "event_streams",
+    "health_watches",
+    "reflections",
+    "unread_response",
+    "unsent_bytes",
+    "waits",
+    "watches",
+];
+
 /// States of a circuit breaker.
 pub const BREAKER_STATES: [&str; 3] = ["closed", "half_open", "open"];
 
@@ -431,6 +452,7 @@ struct Instruments {
     provider: SdkMeterProvider,
     gauges: Arc<Mutex<GaugeSnapshot>>,
     rpc_calls: Histogram<f64>,
+    limited: Counter<u64>,
     http_requests: Histogram<f64>,
     attempts: Histogram<f64>,
     lookups: Histogram<f64>,
@@ -476,8 +498,12 @@ impl Metrics {
         let gauges = Arc::new(Mutex::new(GaugeSnapshot::default()));
         observe_gauges(&meter, &gauges);
         observe_process(&meter);
+        let limited = LIMITED.counter(&meter);
+        // The series must exist before the first refusal for rate() to see that one.
+        CALL_LIMITS.iter().for_each(|limit| limited.add(0, &[KeyValue::new("limit", *limit)]));
         Ok(Self(Some(Arc::new(Instruments {
             rpc_calls: RPC_CALLS.seconds(&meter),
+            limited,
             http_requests: HTTP_REQUESTS.seconds(&meter),
             attempts: ATTEMPTS.seconds(&meter),
             lookups: LOOKUPS.seconds(&meter),
@@ -535,6 +561,13 @@ impl Metrics {
         if let Some(instruments) = &self.0 {
             let attributes = [KeyValue::new("listener", listener.to_owned()), KeyValue::new("reason", reason)];
             instruments.refused_calls.add(1, &attributes);
+        }
+    }
+
+    /// Records a call that this limit refused, kept from waiting, or cut.
+    pub fn record_limited(&self, limit: &'static str) {
+        if let Some(instruments) = &self.0 {
+            instruments.limited.add(1, &[KeyValue::new("limit", limit)]);
         }
     }
 

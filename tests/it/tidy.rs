@@ -17,13 +17,14 @@ mod vocabulary;
 
 /// Which modules of the gateway a module may name besides itself. `""` is the crate's root, with
 /// what is generated from `proto/` in it.
-const LAYERS: [(&str, &[&str]); 17] = [
+const LAYERS: [(&str, &[&str]); 18] = [
     (
         "",
         &[
             "access",
             "api",
             "app",
+            "checkpoint",
             "config",
             "domain",
             "engine",
@@ -38,16 +39,50 @@ const LAYERS: [(&str, &[&str]); 17] = [
         ],
     ),
     ("main", &["app", "cli", "config", "staging", "telemetry"]),
-    ("cli", &["access", "api", "domain", "ledger", "proto", "tls"]),
+    ("cli", &["access", "api", "checkpoint", "domain", "ledger", "proto", "tls"]),
     ("staging", &["app", "config", "telemetry"]),
-    ("app", &["access", "api", "config", "domain", "engine", "ledger", "providers", "telemetry", "tls", "validation"]),
-    ("config", &["access", "api", "domain", "engine", "http", "ledger", "providers", "telemetry", "tls", "validation"]),
-    ("api", &["access", "domain", "engine", "ledger", "proto", "providers", "telemetry", "tls", "validation"]),
+    (
+        "app",
+        &[
+            "access",
+            "api",
+            "checkpoint",
+            "config",
+            "domain",
+            "engine",
+            "ledger",
+            "providers",
+            "telemetry",
+            "tls",
+            "validation",
+        ],
+    ),
+    (
+        "config",
+        &[
+            "access",
+            "api",
+            "checkpoint",
+            "domain",
+            "engine",
+            "http",
+            "ledger",
+            "providers",
+            "telemetry",
+            "tls",
+            "validation",
+        ],
+    ),
+    (
+        "api",
+        &["access", "checkpoint", "domain", "engine", "ledger", "proto", "providers", "telemetry", "tls", "validation"],
+    ),
     ("access", &["domain"]),
     ("engine", &["domain", "ledger", "providers", "telemetry"]),
     ("validation", &["domain", "providers", "telemetry"]),
     ("providers", &["domain", "http", "telemetry"]),
     ("http", &["domain", "telemetry"]),
+    ("checkpoint", &["domain", "ledger", "telemetry"]),
     ("ledger", &["domain", "telemetry"]),
     ("telemetry", &["domain", "tls"]),
     ("tls", &["domain"]),

@@ -1,5 +1,5 @@
-//! What a call knows of its connection, and tells about it. tonic adds it to each request's
-//! extensions.
+//! What a call knows of its connection, and tells about it. `http2` adds it to each
+//! request's extensions.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -31,8 +31,9 @@ use crate::access::scope::{Requirement, Scope};
 use crate::access::token::Token;
 use crate::api::connection::{ConnectionHandle, PeerTransport};
 use crate::api::layers::call_metrics::{CallRecorder, KnownMethods};
-use crate::api::layers::caller_share::{CallerShares, CallerSlot, RETRY_HELD};
+use crate::api::layers::caller_share::{CallerShares, CallerSlot};
 use crate::api::layers::grpc_only;
+use crate::api::layers::permits::CallerKey;
 use crate::api::layers::refused_calls::{RefusalReason, RefusedCalls};
 use crate::api::{Callers, status};
 use crate::domain::authority::{AccountSet, Authority};
@@ -69,8 +70,6 @@ pub(in crate::api) struct Grant {
     pub(in crate::api) by: Authority,
     /// Beyond the scope of the method.
     pub(in crate::api) may_get_upload_token: bool,
-    /// What the call holds of its caller's share. None without an access file.
-    slot: Option<CallerSlot>,
 }
 
 impl Grant {
@@ -78,17 +77,6 @@ impl Grant {
     /// refused.
     pub(in crate::api) fn of<T>(request: &tonic::Request<T>) -> Result<Self, Status> {
         request.extensions().get::<Self>().cloned().ok_or_else(status::internal)
-    }
-
-    /// From now on the call only waits. False if its caller has no wait left, and the call must not
-    /// wait.
-    pub(in crate::api) fn begin_wait(&self) -> bool {
-        self.slot.as_ref().is_none_or(CallerSlot::begin_wait)
-    }
-
-    /// The answer to a call that must not wait.
-    pub(in crate::api) fn too_many_waits(&self) -> Status {
-        status::quota_exceeded(&self.by.actor.name, "waits", RETRY_HELD)
     }
 }
 
@@ -158,7 +146,7 @@ where
         let headers = take_authorization(request.headers_mut());
         let requirement = Requirement::of(request.uri().path());
         let Some(policy) = authenticator.policy.as_ref() else {
-            let grant = Grant { by: Authority::unrestricted(), may_get_upload_token: true, slot: None };
+            let grant = Grant { by: Authority::unrestricted(), may_get_upload_token: true };
             request.extensions_mut().insert(grant);
             return Box::pin(self.inner.call(request));
         };
@@ -169,7 +157,9 @@ where
         let policy = policy.borrow().clone();
         match authenticator.admit(&policy, &request, headers, requirement) {
             Ok(Admission { grant, slot, judge }) => {
+                request.extensions_mut().insert(CallerKey(grant.by.actor.name.as_str().into()));
                 request.extensions_mut().insert(grant);
+                request.extensions_mut().insert(slot.clone());
                 let answer = self.inner.call(request);
                 Box::pin(async move {
                     let answer = answer.await?;
@@ -243,7 +233,7 @@ impl Authenticator {
             Judge::new(self.clone(), shown, identity.caller.clone(), requirement, caller.rules().accounts.clone())
         });
         let may_get_upload_token = caller.may(Requirement::Scope(Scope::ValidationToken));
-        let grant = Grant { by: policy.authority(identity), may_get_upload_token, slot: Some(slot.clone()) };
+        let grant = Grant { by: policy.authority(identity), may_get_upload_token };
         Ok(Admission { grant, slot, judge })
     }
 }

@@ -40,7 +40,7 @@ struct HeldShares {
     watches: AtomicU32,
 }
 
-/// What a call holds of its caller's share. Clones share it.
+/// What a call holds of its caller's share; in the extensions of its request. Clones share it.
 #[derive(Clone)]
 pub(in crate::api) struct CallerSlot(Arc<HeldSlot>);
 
