@@ -21,7 +21,7 @@ pub use self::reload::Reloader;
 use self::reload::SecretFiles;
 pub use self::start_preview::{DisplacedRefunds, PreviewError, preview_start};
 use crate::api::health::Readiness;
-use crate::api::{self, ServeError};
+use crate::api::{self, Answering, ServeError};
 use crate::checkpoint::{CheckpointError, CheckpointTask, Checkpoints, LedgerHistory, LostHistory};
 use crate::config::changes::Reloadable;
 use crate::config::{ConfigErrors, Settings};
@@ -131,9 +131,11 @@ impl App {
         let secret_files = follow_secrets(&settings, &accounts, &engine, &closing);
         let serve = api::serve(
             listener,
-            engine.clone(),
-            validation.clone(),
-            checkpoints.as_ref().map_or_else(Checkpoints::off, CheckpointTask::checkpoints),
+            Answering {
+                engine: engine.clone(),
+                validation: validation.clone(),
+                checkpoints: checkpoints.as_ref().map_or_else(Checkpoints::off, CheckpointTask::checkpoints),
+            },
             readiness.subscribe(),
             settings.api.clone(),
             metrics.clone(),

@@ -68,6 +68,13 @@ impl Default for ApiSettings {
     }
 }
 
+/// What answers the calls.
+pub struct Answering {
+    pub engine: Engine,
+    pub validation: Validation,
+    pub checkpoints: Checkpoints,
+}
+
 /// Why the server cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -109,14 +116,13 @@ macro_rules! bounded {
 /// [`ServeError`] if the port cannot be served.
 pub async fn serve(
     listener: TcpListener,
-    engine: Engine,
-    validation: Validation,
-    checkpoints: Checkpoints,
+    answering: Answering,
     readiness: watch::Receiver<Readiness>,
     settings: ApiSettings,
     metrics: Metrics,
     closing: CancellationToken,
 ) -> Result<(), ServeError> {
+    let Answering { engine, validation, checkpoints } = answering;
     let refunds = RefundServiceServer::new(RefundsApi { engine: engine.clone(), max_wait: settings.max_wait });
     let accounts = AccountServiceServer::new(AccountsApi { engine });
     let audit = AuditServiceServer::new(AuditApi { checkpoints });
