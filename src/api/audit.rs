@@ -24,7 +24,7 @@ impl AuditService for AuditApi {
         let checkpoint = &signed.checkpoint;
         Ok(Response::new(proto::GetCheckpointResponse {
             sequence: i64::try_from(checkpoint.sequence).unwrap_or(i64::MAX),
-            chain_hash: checkpoint.chain_hash.to_vec().into(),
+            chain_hash: checkpoint.chain_hash.to_vec(),
             sign_time: Some(convert::timestamp(checkpoint.time)),
             signed_note: signed.note.clone(),
         }))
