@@ -482,8 +482,14 @@ fn the_reference_is_valid_and_its_comments_show_the_defaults() {
         Settings { entries: changes::Entries::default(), ..settings }
     };
     let as_written = settings_of(REFERENCE);
-    let no_default =
-        ["former", "ca_file", "_file", "listen = \"127.0.0.1:9464\"", "endpoint = \"http://127.0.0.1:4317\""];
+    let no_default = [
+        "former",
+        "ca_file",
+        "_file",
+        "file = \"/var/lib/recoup/checkpoints\"",
+        "listen = \"127.0.0.1:9464\"",
+        "endpoint = \"http://127.0.0.1:4317\"",
+    ];
     let in_full = settings_of(&reference_in_full(&no_default));
     assert_eq!(format!("{as_written:?}"), format!("{in_full:?}"));
 }
