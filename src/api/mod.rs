@@ -1,7 +1,8 @@
 //! The gRPC server: services, limits and shutdown.
 //!
 //! ```text
-//! refunds validation accounts health  services: convert the request, call, convert the answer
+//! refunds validation accounts audit health
+//!                                     services: convert the request, call, convert the answer
 //! convert page_token deadline         between the public contract and the domain
 //! status                              the only mapping from an error to a tonic::Status
 //! layers                              applied to every call
@@ -10,6 +11,7 @@
 //! ```
 
 mod accounts;
+mod audit;
 mod connection;
 mod convert;
 mod deadline;
@@ -32,6 +34,7 @@ use tonic_health::pb::health_server::HealthServer;
 use tower::Layer as _;
 
 use crate::api::accounts::AccountsApi;
+use crate::api::audit::AuditApi;
 pub use crate::api::connection::ConnectionRegistry;
 use crate::api::health::{HealthApi, Readiness};
 use crate::api::layers::call_limit::CallLimitLayer;
@@ -39,8 +42,10 @@ use crate::api::layers::call_metrics::KnownMethods;
 use crate::api::layers::permits::PermitLimits;
 use crate::api::refunds::RefundsApi;
 use crate::api::validation::ValidationApi;
+use crate::checkpoint::Checkpoints;
 use crate::engine::Engine;
 use crate::proto::v1::account_service_server::AccountServiceServer;
+use crate::proto::v1::audit_service_server::AuditServiceServer;
 use crate::proto::v1::refund_service_server::RefundServiceServer;
 use crate::proto::v1::validation_status_service_server::ValidationStatusServiceServer;
 use crate::telemetry::metrics::Metrics;
@@ -81,6 +86,13 @@ pub struct Port {
     pub connections: ConnectionRegistry,
 }
 
+/// What answers the calls.
+pub struct Answering {
+    pub engine: Engine,
+    pub validation: Validation,
+    pub checkpoints: Checkpoints,
+}
+
 /// Why the server cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -114,15 +126,20 @@ macro_rules! bounded {
 /// [`ServeError`] if the port cannot be served.
 pub async fn serve(
     port: Port,
-    engine: Engine,
-    validation: Validation,
+    answering: Answering,
     readiness: watch::Receiver<Readiness>,
     settings: ApiSettings,
     metrics: Metrics,
     closing: CancellationToken,
 ) -> Result<(), ServeError> {
-    let services =
-        ["recoup.v1.RefundService", "recoup.v1.AccountService", "recoup.v1.ValidationStatusService"].to_vec();
+    let Answering { engine, validation, checkpoints } = answering;
+    let services = [
+        "recoup.v1.RefundService",
+        "recoup.v1.AccountService",
+        "recoup.v1.AuditService",
+        "recoup.v1.ValidationStatusService",
+    ]
+    .to_vec();
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
@@ -144,9 +161,11 @@ pub async fn serve(
     };
     let refunds = RefundServiceServer::new(RefundsApi { engine: engine.clone(), max_wait: settings.max_wait });
     let accounts = AccountServiceServer::new(AccountsApi { engine });
+    let audit = AuditServiceServer::new(AuditApi { checkpoints });
     let validation = ValidationStatusServiceServer::new(ValidationApi::new(validation));
     let routes = Routes::new(bounded!(refunds, MAX_REQUEST_BYTES))
         .add_service(bounded!(accounts, MAX_REQUEST_BYTES))
+        .add_service(bounded!(audit, MAX_REQUEST_BYTES))
         .add_service(bounded!(validation, MAX_REQUEST_BYTES))
         .add_service(bounded!(HealthServer::new(HealthApi { readiness, services }), MAX_HEALTH_BYTES))
         .add_service(bounded!(reflection().build_v1()?, MAX_REFLECTION_BYTES))
