@@ -1,6 +1,7 @@
 //! The composition root: builds a running gateway from settings and stops it in order. The only
 //! module that knows every layer.
 
+pub mod process_limits;
 mod reload;
 mod start_preview;
 
@@ -21,7 +22,7 @@ pub use self::reload::Reloader;
 use self::reload::SecretFiles;
 pub use self::start_preview::{DisplacedRefunds, PreviewError, preview_start};
 use crate::api::health::Readiness;
-use crate::api::{self, Answering, ServeError};
+use crate::api::{self, Answering, ConnectionRegistry, Port, ServeError};
 use crate::checkpoint::{CheckpointError, CheckpointTask, Checkpoints, LedgerHistory, LostHistory};
 use crate::config::changes::Reloadable;
 use crate::config::{ConfigErrors, Settings};
@@ -129,8 +130,10 @@ impl App {
         let ledger_watch = tokio::spawn(follow_ledger(ledger.health(), readiness.clone()));
         let closing = CancellationToken::new();
         let secret_files = follow_secrets(&settings, &accounts, &engine, &closing);
+        let max_connections = process_limits::max_connections(&settings);
+        let connections = ConnectionRegistry::new(max_connections, metrics.clone());
         let serve = api::serve(
-            listener,
+            Port { listener, connections: connections.clone() },
             Answering {
                 engine: engine.clone(),
                 validation: validation.clone(),
@@ -145,7 +148,7 @@ impl App {
         let metrics_addr = scrape_listener.as_ref().map(|(_, address)| *address);
         if let Some((listener, address)) = scrape_listener {
             let (engine, validation, ledger_admin) = (engine.clone(), validation.clone(), ledger_admin.clone());
-            let gauges = Arc::new(Gauges { engine, validation, ledger, ledger_admin });
+            let gauges = Arc::new(Gauges { engine, validation, ledger, ledger_admin, connections });
             tokio::spawn(scrape::serve(listener, metrics, gauges, closing.clone()));
             info!(metrics_addr = %address, "metrics endpoint listening");
         }
@@ -229,6 +232,7 @@ struct Gauges {
     validation: Validation,
     ledger: Arc<dyn Ledger>,
     ledger_admin: Arc<dyn LedgerAdmin>,
+    connections: ConnectionRegistry,
 }
 
 #[async_trait]
@@ -283,6 +287,7 @@ impl GaugeSource for Gauges {
             writing: *self.ledger.health().borrow() == Health::Writing,
             event_readers: self.engine.event_stream_count(),
             watchers: self.validation.watch_count(),
+            connections: self.connections.counts(),
         }
     }
 }

@@ -112,8 +112,12 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                     return Ok(ExitCode::from(CONFIGURATION_ERROR));
                 }
             };
+            let protected = app::process_limits::protect_memory();
             runtime(settings.worker_threads())?.block_on(async {
                 let telemetry = telemetry::init(&settings.telemetry)?;
+                if let Err(error) = protected {
+                    tracing::warn!(%error, "could not keep the process's memory from debuggers and core dumps");
+                }
                 for warning in &settings.warnings {
                     tracing::warn!("{warning}");
                 }

@@ -4,6 +4,7 @@ use tonic::{Request, Response, Status};
 
 use crate::api::convert::{self, Violations};
 use crate::api::deadline::Deadline;
+use crate::api::layers::permits::CallPermit;
 use crate::api::status;
 use crate::domain::authority::Authority;
 use crate::domain::ids::AccountName;
@@ -62,6 +63,7 @@ impl AccountService for AccountsApi {
         let mut violations = Violations::default();
         let account = violations.ok_or_record("account", AccountName::parse(&request.get_ref().account));
         let account = violations.into_result(account)?;
+        CallPermit::of(&request).begin_wait()?;
         let report = deadline.bound(async { self.engine.probe(&account).await.map_err(status::from_engine) }).await?;
         Ok(Response::new(to_proto(report)))
     }

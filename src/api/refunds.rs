@@ -10,6 +10,7 @@ use tracing::Span;
 
 use crate::api::convert::{EngineView, Violations};
 use crate::api::deadline::Deadline;
+use crate::api::layers::permits::CallPermit;
 use crate::api::{convert, page_token, status};
 use crate::domain::authority::Authority;
 use crate::domain::ids::RefundId;
@@ -26,8 +27,9 @@ pub(super) struct RefundsApi {
     pub(super) max_wait: Duration,
 }
 
-/// Below clients' default limit of 4 MiB for one message.
-const MAX_PAGE_BYTES: usize = 3 * 1024 * 1024;
+/// What many callers may ask for at the same time, and far below clients' default limit of 4 MiB
+/// for one message.
+const MAX_PAGE_BYTES: usize = 1024 * 1024;
 
 #[tonic::async_trait]
 impl RefundService for RefundsApi {
@@ -37,6 +39,7 @@ impl RefundService for RefundsApi {
     ) -> Result<Response<proto::CreateRefundResponse>, Status> {
         let deadline = Deadline::from_metadata(request.metadata());
         let trace_parent = traceparent_in(request.metadata());
+        let permit = CallPermit::of(&request);
         let request = request.into_inner();
         let (validate_only, allow_similar) = (request.validate_only, request.allow_similar);
         let mut violations = Violations::default();
@@ -55,7 +58,8 @@ impl RefundService for RefundsApi {
         let result = if validate_only {
             deadline.bound(async { self.engine.dry_run(command).await.map_err(status::from_engine) }).await?
         } else {
-            self.engine.create(command).await.map_err(status::from_engine)?
+            let created = self.engine.create_and_wait(command, || permit.release_for_wait()).await;
+            created.map_err(status::from_engine)?
         };
         let view = EngineView { is_hypothetical: validate_only && !result.replayed, ..self.view(&result.refund) };
         let refund = Some(convert::refund(&result.refund, view));
@@ -97,6 +101,7 @@ impl RefundService for RefundsApi {
         request: Request<proto::WaitRefundRequest>,
     ) -> Result<Response<proto::WaitRefundResponse>, Status> {
         let deadline = Deadline::from_metadata(request.metadata());
+        let permit = CallPermit::of(&request);
         let request = request.into_inner();
         let mut violations = Violations::default();
         let timeout = convert::duration("timeout", request.timeout, &mut violations);
@@ -107,6 +112,7 @@ impl RefundService for RefundsApi {
         let id = violations.ok_or_record("name", RefundId::parse_resource(&request.name));
         let (id, after_revision) = violations.into_result(id.zip(after_revision))?;
         let until = deadline.wait(timeout, self.max_wait);
+        permit.begin_wait()?;
         let refund = self.engine.wait(&id, after_revision, until).await.map_err(status::from_engine)?;
         Ok(Response::new(proto::WaitRefundResponse { refund: Some(self.to_proto(&refund)) }))
     }
@@ -139,6 +145,7 @@ impl RefundService for RefundsApi {
         let deadline = Deadline::from_metadata(request.metadata());
         let id = convert::refund_name(&request.get_ref().name)?;
         note_trace_id(traceparent_in(request.metadata()).as_deref(), &id);
+        CallPermit::of(&request).begin_wait()?;
         let refund =
             match tokio::time::timeout_at(deadline.instant(), self.engine.reconcile(&id, Authority::unrestricted()))
                 .await

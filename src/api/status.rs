@@ -107,6 +107,15 @@ pub(super) fn overloaded(what: &str) -> Status {
     retryable(Code::Unavailable, ErrorReason::Overloaded, what, RETRY_SOON)
 }
 
+/// The caller has its share of a limit.
+pub(super) fn quota_exceeded(limit: &str) -> Status {
+    let message = format!("the caller has its share of {limit}: nothing was recorded");
+    status(Code::ResourceExhausted, ErrorReason::QuotaExceeded, &message, [], |details| {
+        details.set_retry_info(Some(RETRY_SOON));
+        details.add_quota_failure_violation(limit, message.as_str());
+    })
+}
+
 /// The gateway is shutting down.
 pub(super) fn draining() -> Status {
     retryable(Code::Unavailable, ErrorReason::Draining, "the gateway is shutting down", RETRY_LATER)

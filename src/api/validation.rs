@@ -7,6 +7,7 @@ use tonic::{Request, Response, Status};
 
 use crate::api::convert::{self, Violations};
 use crate::api::deadline::Deadline;
+use crate::api::layers::permits::CallPermit;
 use crate::api::status;
 use crate::domain::ids::AccountName;
 use crate::domain::validation::{
@@ -35,9 +36,11 @@ impl ValidationStatusService for ValidationApi {
         request: Request<proto::GetValidationStatusRequest>,
     ) -> Result<Response<proto::GetValidationStatusResponse>, Status> {
         let deadline = Deadline::from_metadata(request.metadata());
+        let permit = CallPermit::of(&request);
         let request = request.into_inner();
         let include_upload_token = request.include_upload_token;
         let request = status_request(request)?;
+        permit.begin_wait()?;
         let answer = async { self.validation.get(request).await.map_err(|error| status::from_validation(&error)) };
         let status = deadline.bound(answer).await?;
         let validation_status = Some(to_proto(&status, include_upload_token));

@@ -9,6 +9,7 @@
 //! reader    types and unknown keys
 //! accounts  accounts and their secrets
 //! changes   what a later read changes in a running gateway
+//! permissions  files that others may write
 //! ```
 //!
 //! Each layer declares its own settings and their defaults ([`ApiSettings`], [`EngineSettings`],
@@ -48,6 +49,7 @@ use crate::validation::ValidationSettings;
 mod accounts;
 pub mod changes;
 mod errors;
+mod permissions;
 mod reader;
 #[cfg(test)]
 mod tests;
@@ -209,10 +211,11 @@ impl Settings {
                 None => "traces: none".to_owned(),
             },
             format!(
-                "server: {} worker threads, {} concurrent calls, {} event streams, {} streams per connection; waits up to \
+                "server: {} worker threads, {} calls at work and {} waiting, {} event streams, {} streams per connection; waits up to \
                  {}, drains for {}",
                 self.worker_threads(),
-                api.max_concurrent_calls,
+                api.max_calls,
+                api.max_waits,
                 engine.max_event_streams,
                 api.max_streams_per_connection,
                 seconds(api.max_wait),
@@ -234,9 +237,10 @@ impl Settings {
                 seconds(engine.circuit.open_max)
             ),
             format!(
-                "validation: {} orders cached, {} concurrent requests per account, {} watches, at most one poll every {}",
+                "validation: {} orders cached, {} concurrent requests per account and {} a second, {} watches, at most one poll every {}",
                 validation.cache_entries,
                 validation.max_concurrent_fetches,
+                validation.requests_per_second,
                 validation.max_watches,
                 seconds(validation.watch_interval_min)
             ),
@@ -248,14 +252,14 @@ impl Settings {
     /// Reads `text` as the content of the file at `path`.
     fn read(path: &Path, text: &str, variables: &BTreeMap<OsString, OsString>) -> Result<Self, ConfigErrors> {
         let mut read = Reader::new(path, text, variables)?;
-        let settings = Self::from_reader(&mut read);
+        let settings = Self::from_reader(&mut read, path);
         read.finish()?;
         Ok(settings)
     }
 
     /// The settings as far as they can be read. Errors are recorded in the reader, and the default
     /// takes the place of a faulty setting.
-    fn from_reader(read: &mut Reader<'_>) -> Self {
+    fn from_reader(read: &mut Reader<'_>, path: &Path) -> Self {
         let mut settings = Self::default();
         let Self {
             listen,
@@ -302,7 +306,8 @@ impl Settings {
         read.number("server.worker_threads", 0..=256, worker_threads);
         read.millis("server.max_wait_ms", 1..=3_600_000, &mut api.max_wait);
         read.millis("server.drain_ms", 0..=600_000, drain);
-        read.number("server.max_concurrent_calls", 1..=100_000, &mut api.max_concurrent_calls);
+        read.number("server.max_calls", 1..=100_000, &mut api.max_calls);
+        read.number("server.max_waits", 1..=1_000_000, &mut api.max_waits);
         read.number("server.max_streams_per_connection", 1..=10_000, &mut api.max_streams_per_connection);
         read.number("server.max_event_streams", 1..=100_000, &mut engine.max_event_streams);
 
@@ -316,6 +321,7 @@ impl Settings {
         read.parsed("engine.lookups_after_ms", parse_durations, &mut engine.schedule.first);
         read.millis("engine.lookups_every_ms", 100..=30 * 86_400_000, &mut engine.schedule.then_every);
         read.seconds("engine.rejection_follow_up_s", 0..=90 * 86_400, &mut engine.rejection_follow_up);
+        read.millis("engine.reconcile_interval_ms", 0..=3_600_000, &mut engine.reconcile_interval);
         let circuit = &mut engine.circuit;
         read.number("engine.circuit_failures", 1..=1_000_000, &mut circuit.failure_threshold);
         read.number("engine.circuit_foreign_targets", 1..=10_000, &mut circuit.foreign_target_threshold);
@@ -328,13 +334,31 @@ impl Settings {
         read.section("validation");
         read.number("validation.cache_entries", 0..=1_000_000, &mut validation.cache_entries);
         read.number("validation.max_concurrent_fetches", 1..=256, &mut validation.max_concurrent_fetches);
+        read.number("validation.requests_per_second", 0..=10_000, &mut validation.requests_per_second);
         read.number("validation.max_watches", 1..=100_000, &mut validation.max_watches);
         read.millis("validation.watch_interval_min_ms", 1..=86_400_000, &mut validation.watch_interval_min);
 
         (settings.accounts, settings.secret_files) = accounts::read(read);
+        settings.report_foreign_writers(read, path);
         settings.entries = Entries(read.texts());
         settings.warnings = read.take_warnings();
         settings
+    }
+}
+
+impl Settings {
+    /// Reports files that others may write.
+    fn report_foreign_writers(&self, read: &mut Reader<'_>, path: &Path) {
+        if let Some(problem) = permissions::foreign_writer_of(path).filter(|_| !path.as_os_str().is_empty()) {
+            read.warn_about_file(path, &problem);
+        }
+        let ledger = ("ledger.path".to_owned(), self.ledger_path.as_path());
+        let secrets = self.secret_files.iter().map(|(name, file)| (format!("accounts.{name}"), file.path()));
+        for (key, path) in std::iter::once(ledger).chain(secrets) {
+            if let Some(problem) = permissions::foreign_writer_of(path) {
+                read.warn(&key, &problem);
+            }
+        }
     }
 }
 

@@ -258,6 +258,11 @@ impl<'a> Reader<'a> {
         self.warnings.push(format!("{key}: {sentence}"));
     }
 
+    /// Records a warning about a file as a whole.
+    pub(super) fn warn_about_file(&mut self, path: &Path, sentence: &str) {
+        self.warnings.push(format!("{}: {sentence}", path.display()));
+    }
+
     /// The settings as text by path, without the variables that hold a secret. Call it after all
     /// secrets have been read: only then are those variables known.
     pub(super) fn texts(&self) -> BTreeMap<String, String> {

@@ -141,7 +141,7 @@ fn a_minimal_configuration_gets_the_defaults() {
 #[case("server.max_wait_ms = 9223372036854775808", "server.max_wait_ms")]
 #[case("server.drain_ms = '20000'", "server.drain_ms")]
 #[case("server.drain_ms = 600001", "server.drain_ms")]
-#[case("server.max_concurrent_calls = true", "server.max_concurrent_calls")]
+#[case("server.max_calls = true", "server.max_calls")]
 #[case("server.max_streams_per_connection = []", "server.max_streams_per_connection")]
 #[case("server.max_event_streams = 2024-01-01", "server.max_event_streams")]
 #[case("server.worker_threads = 257", "server.worker_threads")]
@@ -499,7 +499,7 @@ fn the_reference_shows_every_setting_and_nothing_else() {
     let text = reference_in_full(&[]);
     let environment = variables(&REFERENCE_SECRETS);
     let mut reader = Reader::new(Path::new(""), &text, &environment).unwrap();
-    Settings::from_reader(&mut reader);
+    Settings::from_reader(&mut reader, Path::new(""));
     let known = reader.known().clone();
     let shown = reader.paths();
     assert_eq!(shown.difference(&known).collect::<Vec<_>>(), Vec::<&String>::new(), "shown, but not a setting");
@@ -511,7 +511,7 @@ fn the_declared_keys_of_a_provider_are_those_that_are_read() {
     let own = |account: &str| -> BTreeSet<String> {
         let environment = variables(&[]);
         let mut reader = Reader::new(Path::new(""), account, &environment).unwrap();
-        Settings::from_reader(&mut reader);
+        Settings::from_reader(&mut reader, Path::new(""));
         let known = reader.known().iter().filter(|path| path.matches('.').count() == 2);
         known.map(|path| path.rsplit('.').next().unwrap().to_owned()).collect()
     };

@@ -32,7 +32,11 @@ struct Unsent {
 }
 
 /// See [`crate::engine::Engine::create`].
-pub(super) async fn create(core: &Arc<EngineCore>, command: CreateCommand) -> Result<CreateResult, EngineError> {
+pub(super) async fn create(
+    core: &Arc<EngineCore>,
+    command: CreateCommand,
+    may_wait: impl FnOnce() -> bool,
+) -> Result<CreateResult, EngineError> {
     let (answer_by, wait_until) = (command.answer_by, command.wait_until);
     let ticket = Ticket::default();
     // Registered before anything is recorded, so that waiting needs no further read of the refund.
@@ -51,7 +55,7 @@ pub(super) async fn create(core: &Arc<EngineCore>, command: CreateCommand) -> Re
         // The task may have died after the commit. Repeating the call finds out.
         Err(_) => return Err(EngineError::Panicked),
     };
-    let refund = wait_for_outcome(core, recorded.refund, waiter, wait_until).await;
+    let refund = wait_for_outcome(core, recorded.refund, waiter, wait_until, may_wait).await;
     Ok(CreateResult { refund, replayed: recorded.replayed })
 }
 
@@ -181,7 +185,13 @@ fn new_refund(
 /// wait for one provider must not use up the room of others.
 ///
 /// If the ledger cannot be read, returns the refund as the caller has it: it is on disk.
-async fn wait_for_outcome(core: &EngineCore, refund: Refund, mut waiter: Waiter, until: Instant) -> Refund {
+async fn wait_for_outcome(
+    core: &EngineCore,
+    refund: Refund,
+    mut waiter: Waiter,
+    until: Instant,
+    may_wait: impl FnOnce() -> bool,
+) -> Refund {
     let done = |refund: &Refund| match refund.state {
         State::Dispatching => false,
         State::Pending => {
@@ -193,7 +203,7 @@ async fn wait_for_outcome(core: &EngineCore, refund: Refund, mut waiter: Waiter,
         }
         _ => true,
     };
-    if done(&refund) || Instant::now() >= until {
+    if done(&refund) || Instant::now() >= until || !may_wait() {
         return refund;
     }
     let mut wait = async || {

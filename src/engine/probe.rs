@@ -5,6 +5,7 @@
 //! nothing wrong lets a suspended account try one refund.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tracing::{Instrument as _, info, info_span};
@@ -42,7 +43,8 @@ pub(super) async fn probe(core: &Arc<EngineCore>, account: &AccountName) -> Resu
 
 /// Probes an account without an engine, within the account's rate limits.
 pub async fn probe_alone(account: Arc<Account>, circuit: CircuitBreakerSettings) -> ProbeReport {
-    ask_provider(&Arc::new(AccountRuntime::new(account, RelatedLogins::default(), Vec::new(), circuit))).await
+    let alone = AccountRuntime::new(account, RelatedLogins::default(), Vec::new(), circuit, Duration::ZERO);
+    ask_provider(&Arc::new(alone)).await
 }
 
 async fn probe_when_due(core: &EngineCore, account: &Arc<AccountRuntime>, answer: oneshot::Sender<ProbeReport>) {

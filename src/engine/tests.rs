@@ -95,6 +95,7 @@ struct Bench {
     clock: Arc<ManualClock>,
     /// How long a rejection is looked up.
     follow_up: Duration,
+    reconcile_interval: Duration,
 }
 
 impl Bench {
@@ -116,7 +117,8 @@ impl Bench {
         };
         let clock = Arc::new(ManualClock::new(NOW));
         let (ledger, follow_up) = (Arc::new(ledger), Duration::from_secs(7 * 86_400));
-        Self { _directory: directory, ledger, provider: Arc::default(), clock, follow_up }
+        let reconcile_interval = Duration::ZERO;
+        Self { _directory: directory, ledger, provider: Arc::default(), clock, follow_up, reconcile_interval }
     }
 
     async fn engine(&self) -> Engine {
@@ -174,6 +176,7 @@ impl Bench {
                 open_max: Duration::from_secs(300),
             },
             rejection_follow_up: self.follow_up,
+            reconcile_interval: self.reconcile_interval,
             max_event_streams: 4,
         };
         let accounts = Arc::new(Accounts::new(accounts));

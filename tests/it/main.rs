@@ -14,6 +14,7 @@ mod callers;
 mod canary;
 mod checkpoints;
 mod commands;
+mod connections;
 mod containers;
 mod corrections;
 mod crash;
