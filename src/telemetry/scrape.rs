@@ -229,7 +229,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let closing = CancellationToken::new();
         let source = Arc::new(CountingSource::default());
-        let server = tokio::spawn(serve(listener, Metrics::on().unwrap(), source, closing.clone()));
+        let server = tokio::spawn(serve(listener, None, Metrics::on().unwrap(), source, closing.clone()));
         let mut held = Vec::new();
         for _ in 0..2 * MAX_CONNECTIONS {
             held.push(TcpStream::connect(address).await.unwrap());
