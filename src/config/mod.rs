@@ -170,8 +170,8 @@ impl Settings {
         Self::listeners_alone(path, std::env::vars_os())
     }
 
-    /// The listeners of a gateway with the configuration of [`Settings::load`], the short form first.
-    /// Reads no other setting: no account, and no secret.
+    /// The listeners of a gateway with the configuration of [`Settings::load`], the short form
+    /// first. Reads no other setting: no account, and no secret.
     ///
     /// # Errors
     /// Errors of these settings, or of the file as a whole.

@@ -66,11 +66,11 @@ pub struct CertificateStatus {
 struct TlsState {
     settings: TlsSettings,
     clock: Arc<dyn Clock>,
-    current: Mutex<Identity>,
+    current: Mutex<LoadedCertificates>,
 }
 
 /// Usable contents, and what was made of them.
-struct Identity {
+struct LoadedCertificates {
     contents: Contents,
     config: Arc<ServerConfig>,
     status: CertificateStatus,
@@ -97,7 +97,7 @@ impl ServerTls {
     /// [`TlsError`]: a file cannot be used, the key is not the certificate's, or it has expired.
     pub fn load(settings: TlsSettings, clock: Arc<dyn Clock>) -> Result<Self, TlsError> {
         let contents = Contents::read(&settings)?;
-        let current = Mutex::new(Identity::new(contents, &settings, clock.now())?);
+        let current = Mutex::new(LoadedCertificates::new(contents, &settings, clock.now())?);
         Ok(Self(Arc::new(TlsState { settings, clock, current })))
     }
 
@@ -136,9 +136,9 @@ impl ServerTls {
         let rejected = match Contents::read(settings) {
             Err(problem) => Some((None, problem)),
             Ok(contents) if contents == self.lock().contents => None,
-            Ok(contents) => match Identity::new(contents.clone(), settings, now) {
-                Ok(identity) => {
-                    *self.lock() = identity;
+            Ok(contents) => match LoadedCertificates::new(contents.clone(), settings, now) {
+                Ok(loaded) => {
+                    *self.lock() = loaded;
                     info!(listener, "certificates changed");
                     None
                 }
@@ -154,7 +154,7 @@ impl ServerTls {
         rejected
     }
 
-    fn lock(&self) -> MutexGuard<'_, Identity> {
+    fn lock(&self) -> MutexGuard<'_, LoadedCertificates> {
         self.0.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -184,7 +184,7 @@ impl Contents {
     }
 }
 
-impl Identity {
+impl LoadedCertificates {
     fn new(contents: Contents, settings: &TlsSettings, now: Timestamp) -> Result<Self, TlsError> {
         let file = &settings.certificate_file;
         let chain = pem::certificates(file, &contents.certificate)?;

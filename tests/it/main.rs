@@ -27,6 +27,7 @@ mod failing_ledger;
 mod former_places;
 mod history;
 mod limits;
+mod listeners;
 mod operations;
 mod operator;
 mod pausing;

@@ -17,7 +17,7 @@ mod vocabulary;
 
 /// Which modules of the gateway a module may name besides itself. `""` is the crate's root, with
 /// what is generated from `proto/` in it.
-const LAYERS: [(&str, &[&str]); 17] = [
+const LAYERS: [(&str, &[&str]); 18] = [
     (
         "",
         &[
@@ -34,11 +34,12 @@ const LAYERS: [(&str, &[&str]); 17] = [
             "providers",
             "staging",
             "telemetry",
+            "tls",
             "validation",
         ],
     ),
     ("main", &["app", "cli", "config", "staging", "telemetry"]),
-    ("cli", &["access", "checkpoint", "domain", "ledger", "proto"]),
+    ("cli", &["access", "api", "checkpoint", "domain", "ledger", "proto", "tls"]),
     ("staging", &["app", "config", "telemetry"]),
     (
         "app",
@@ -52,14 +53,30 @@ const LAYERS: [(&str, &[&str]); 17] = [
             "ledger",
             "providers",
             "telemetry",
+            "tls",
             "validation",
         ],
     ),
     (
         "config",
-        &["access", "api", "checkpoint", "domain", "engine", "http", "ledger", "providers", "telemetry", "validation"],
+        &[
+            "access",
+            "api",
+            "checkpoint",
+            "domain",
+            "engine",
+            "http",
+            "ledger",
+            "providers",
+            "telemetry",
+            "tls",
+            "validation",
+        ],
     ),
-    ("api", &["access", "checkpoint", "domain", "engine", "ledger", "proto", "providers", "telemetry", "validation"]),
+    (
+        "api",
+        &["access", "checkpoint", "domain", "engine", "ledger", "proto", "providers", "telemetry", "tls", "validation"],
+    ),
     ("access", &["domain"]),
     ("engine", &["domain", "ledger", "providers", "telemetry"]),
     ("validation", &["domain", "providers", "telemetry"]),
@@ -67,7 +84,8 @@ const LAYERS: [(&str, &[&str]); 17] = [
     ("http", &["domain", "telemetry"]),
     ("checkpoint", &["domain", "ledger", "telemetry"]),
     ("ledger", &["domain", "telemetry"]),
-    ("telemetry", &["domain"]),
+    ("telemetry", &["domain", "tls"]),
+    ("tls", &["domain"]),
     ("domain", &[]),
     ("proto", &[]),
 ];

@@ -1,6 +1,6 @@
 //! TLS handshakes side by side, so that a slow one holds up no other.
 //!
-//! There are only so many at once, of all sources and of each one. Where there are no more places, a
+//! There are only so many at once, of all sources and of each one. Where there is no place left, a
 //! new handshake waits a moment, and then takes the place of the oldest.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
