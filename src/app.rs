@@ -27,7 +27,7 @@ use self::reload::SecretFiles;
 pub use self::start_preview::{DisplacedRefunds, PreviewError, preview_start};
 use crate::api::health::Readiness;
 use crate::api::{
-    self, Backends, BoundListener, Callers, ConnectionRegistry, ListenError, ListenerSettings, PolicyReceiver, Port,
+    self, Answering, BoundListener, Callers, ConnectionRegistry, ListenError, ListenerSettings, PolicyReceiver, Port,
     ServeError,
 };
 use crate::checkpoint::{CheckpointError, CheckpointTask, Checkpoints, LedgerHistory, LostHistory};
@@ -161,7 +161,7 @@ impl App {
         let policy = follow_access_file(&settings, &ledger_admin, &clock, &reload, &closing).await?;
         let serve = api::serve(
             Port { listeners, connections: connections.clone(), callers: Callers { policy, clock: clock.clone() } },
-            Backends {
+            Answering {
                 engine: engine.clone(),
                 validation: validation.clone(),
                 checkpoints: checkpoints.as_ref().map_or_else(Checkpoints::off, CheckpointTask::checkpoints),

@@ -31,8 +31,8 @@ use tracing::debug;
 
 use crate::telemetry::metrics::Metrics;
 
-/// In the extensions of each request: cancelled by the call that needs the stream's place. The stream is
-/// reset then, which a gRPC client reports as RESOURCE_EXHAUSTED.
+/// In the extensions of each request: cancelled by the call that needs the stream's place. The
+/// stream is reset then, which a gRPC client reports as RESOURCE_EXHAUSTED.
 #[derive(Clone, Default)]
 pub(super) struct StreamCut(pub(super) CancellationToken);
 

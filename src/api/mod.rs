@@ -104,8 +104,8 @@ pub struct Port {
     pub callers: Callers,
 }
 
-/// What the services call.
-pub struct Backends {
+/// What answers the calls.
+pub struct Answering {
     pub engine: Engine,
     pub validation: Validation,
     pub checkpoints: Checkpoints,
@@ -144,12 +144,13 @@ macro_rules! bounded {
 /// [`ServeError`] if the port cannot be served.
 pub async fn serve(
     port: Port,
-    Backends { engine, validation, checkpoints }: Backends,
+    answering: Answering,
     readiness: watch::Receiver<Readiness>,
     settings: ApiSettings,
     metrics: Metrics,
     closing: CancellationToken,
 ) -> Result<(), ServeError> {
+    let Answering { engine, validation, checkpoints } = answering;
     let services = [
         "recoup.v1.RefundService",
         "recoup.v1.AccountService",

@@ -61,6 +61,18 @@ fn only_error(text: &str, pairs: &[(&str, &str)]) -> String {
     errors.to_string()
 }
 
+#[rstest]
+#[case::the_file_alone("checkpoint.file = \"c\"", &["checkpoint.key_file"])]
+#[case::the_key_alone("checkpoint.key_file = \"k\"", &["checkpoint.file"])]
+#[case::one_file_for_both("checkpoint.file = \"c\"\ncheckpoint.key_file = \"c\"", &["checkpoint.key_file"])]
+#[case::too_seldom("checkpoint.file = \"\"\ncheckpoint.key_file = \"k\"\ncheckpoint.every_s = 0", &["checkpoint.file", "checkpoint.every_s"])]
+fn checkpoints_need_both_files(#[case] text: &str, #[case] expected: &[&str]) {
+    assert_eq!(keys(read(&format!("{text}\n{SECTIGO}"), &[])), expected);
+    let both = "checkpoint.file = \"c\"\ncheckpoint.key_file = \"k\"\n";
+    let checkpoint = read(&format!("{both}{SECTIGO}"), &[]).unwrap().checkpoint.unwrap();
+    assert_eq!(checkpoint.every, Duration::from_secs(60));
+}
+
 #[test]
 fn a_minimal_configuration_gets_the_defaults() {
     let settings = read(&format!("{SECTIGO}{NAMECOM}{DEBITSUCCESS}"), &[]).unwrap();

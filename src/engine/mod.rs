@@ -29,7 +29,8 @@
 //!  ├─ attempt  lookup                              the calls to the provider
 //!  ├─ event_stream                                 the history for readers
 //!  └─ core                                         state, recording, retry rules
-//!      └─ account (circuit_breaker, recent_lookups), decide, event_buffer, waiters, monotonic_clock
+//!      └─ account (circuit_breaker, recent_lookups), decide, event_buffer, waiters,
+//!         monotonic_clock
 //! ```
 //!
 //! A module imports only modules below it. [`decide`] is pure: it says what follows from an answer.

@@ -237,6 +237,25 @@ mod tests {
         hash_of("test", fields.into_iter().chain([("later", Cow::Owned(later))]))
     }
 
+    /// An exported history has all that a hash covers.
+    #[test]
+    fn the_fields_of_an_event_are_those_that_are_exported() {
+        let (refund, actor) = (RefundId::parse("one").unwrap(), Actor::gateway());
+        let input = EventHashInput {
+            refund: &refund,
+            revision: 1,
+            time_micros: 1,
+            from: None,
+            to: State::Pending,
+            kind: EventKind::Created,
+            attempt: 0,
+            actor: &actor,
+            note: None,
+            refund_digest: None,
+        };
+        assert_eq!(input.fields(1, &[0; 32]).map(|(name, _)| name), EVENT_FIELDS);
+    }
+
     #[test]
     fn an_absent_field_of_a_later_version_does_not_change_a_hash() {
         let fields = PRESENT.map(|(name, number)| (name, Cow::Owned(ColumnValue::Integer(number))));

@@ -339,7 +339,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_call_above_the_limit_is_asked_to_retry() {
         let answer = answer_to(GET, &mut layer(0, 1).layer(service_fn(panics))).await.unwrap();
         assert_eq!(answer.code(), Code::Unavailable);
@@ -367,7 +367,7 @@ mod tests {
         assert!(cuts[0].0.is_cancelled() && cuts[1].0.is_cancelled(), "the oldest");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_permit_is_held_until_the_response_has_been_taken() {
         let mut service = layer(1, 1).layer(service_fn(answers));
         let response = call(request(GET, Body::empty()), &mut service).await;
@@ -398,6 +398,17 @@ mod tests {
         assert!(!unread[0].0.0.is_cancelled(), "one was enough");
     }
 
+    /// A burst is served, and no caller has to come again.
+    #[tokio::test]
+    async fn a_call_waits_a_moment_for_a_permit() {
+        let mut service = layer(1, 1).layer(service_fn(answers));
+        let unread = call(request(CREATE, Body::empty()), &mut service).await;
+        let mut queued = service.call(request(CREATE, Body::empty()));
+        assert!(futures_util::poll!(&mut queued).is_pending());
+        drop(unread);
+        assert!(Status::from_header_map(queued.await.unwrap().headers()).is_none());
+    }
+
     #[tokio::test]
     async fn a_call_that_waits_returns_its_permit_and_holds_one_for_waiting() {
         let mut service = layer(1, 2).layer(service_fn(waits));
@@ -421,7 +432,7 @@ mod tests {
     #[case::lookups("/recoup.v1.RefundService/ReconcileRefund", true)]
     #[case::decisions("/recoup.v1.RefundService/ResolveRefund", true)]
     #[case::statuses("/recoup.v1.ValidationStatusService/GetValidationStatus", false)]
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn some_permits_are_kept_for_what_a_person_needs(#[case] path: &str, #[case] is_admitted: bool) {
         let mut service = layer(16, 1).layer(service_fn(answers));
         let mut unread = Vec::new();

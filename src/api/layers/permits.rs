@@ -10,7 +10,8 @@
 //!
 //! A call that has sent headers and no message holds none of `calls`. A call that only waits, for a
 //! provider or for a change, returns its permit. A permit is held until the peer has taken the
-//! response. Where all are in use, the response that has not been taken for longest is cut.
+//! response. Where all are in use, the response that has not been taken for longest is cut, and a
+//! call waits for a second at most.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -64,6 +65,8 @@ pub(in crate::api) struct Permits(Arc<Pools>);
 struct Pools {
     calls: Arc<Semaphore>,
     kept: Arc<Semaphore>,
+    /// Calls that wait for one of these permits.
+    queued: Semaphore,
     waits: Arc<Semaphore>,
     health_watches: Arc<Semaphore>,
     reflections: Arc<Semaphore>,
@@ -138,8 +141,9 @@ const UNIT_BYTES: usize = 1024;
 const LIST_UNITS: u32 = 1088;
 /// A response is cut to make room only after this.
 const MIN_UNREAD_TIME: Duration = Duration::from_secs(1);
-/// How long a call waits for the permit of a response that was cut.
-const CUT_TIME: Duration = Duration::from_millis(250);
+/// How long a call waits for a permit: a burst of callers is served, and none has to come again.
+const MAX_QUEUED_TIME: Duration = Duration::from_secs(1);
+const MAX_QUEUED: usize = 1024;
 /// One caller has at most this part of the event streams and of the watches.
 const SHARE_DIVISOR: usize = 4;
 
@@ -172,6 +176,7 @@ impl Permits {
         Self(Arc::new(Pools {
             calls: semaphore(limits.calls - kept),
             kept: semaphore(kept),
+            queued: Semaphore::new(MAX_QUEUED),
             waits: semaphore(limits.waits),
             health_watches: semaphore(MAX_HEALTH_WATCHES),
             reflections: semaphore(MAX_REFLECTIONS),
@@ -260,16 +265,15 @@ impl HeldPermits {
             *lock(&self.permit) = Some(permit);
             return None;
         }
-        if !pools.unread.cut_oldest(MIN_UNREAD_TIME) {
-            return Some(FULL);
-        }
+        let Ok(_queued) = pools.queued.try_acquire() else { return Some(FULL) };
+        pools.unread.cut_oldest(MIN_UNREAD_TIME);
         let released = async {
             tokio::select! {
                 permit = pools.calls.clone().acquire_owned() => permit.ok(),
                 permit = pools.kept.clone().acquire_owned(), if may_use_kept => permit.ok(),
             }
         };
-        match timeout(CUT_TIME, released).await {
+        match timeout(MAX_QUEUED_TIME, released).await {
             Ok(Some(permit)) => {
                 *lock(&self.permit) = Some(permit);
                 None
@@ -392,14 +396,12 @@ impl EvictionQueue {
     }
 
     /// Cuts the oldest, if it has been here for `min_time`.
-    fn cut_oldest(&self, min_time: Duration) -> bool {
+    fn cut_oldest(&self, min_time: Duration) {
         let mut entries = lock(&self.entries);
-        match entries.by_number.first_entry() {
-            Some(oldest) if oldest.get().0.elapsed() >= min_time => {
-                oldest.remove().1.cancel();
-                true
-            }
-            _ => false,
+        if let Some(oldest) = entries.by_number.first_entry()
+            && oldest.get().0.elapsed() >= min_time
+        {
+            oldest.remove().1.cancel();
         }
     }
 }
