@@ -12,6 +12,7 @@ mod access_commands;
 mod account_commands;
 mod answers;
 mod caller_access;
+mod caller_identities;
 mod callers;
 mod canary;
 mod checkpoints;
