@@ -18,7 +18,7 @@ use crate::domain::authority::Authority;
 use crate::domain::ids::RefundId;
 use crate::domain::refund::Refund;
 use crate::engine::{CreateCommand, Engine};
-use crate::ledger::ListQuery;
+use crate::ledger::{LedgerError, ListQuery};
 use crate::proto::v1 as proto;
 use crate::proto::v1::refund_service_server::RefundService;
 use crate::telemetry::traces;
@@ -122,6 +122,10 @@ impl RefundService for RefundsApi {
         self.check_visible(&by, &id).await?;
         permit.begin_wait()?;
         let refund = self.engine.wait(&id, after_revision, until).await.map_err(status::from_engine)?;
+        // It may have been reassigned meanwhile.
+        if !by.sees_refund(&refund) {
+            return Err(status::from_engine(LedgerError::NotFound(id).into()));
+        }
         Ok(Response::new(proto::WaitRefundResponse { refund: Some(self.to_proto(&refund)) }))
     }
 

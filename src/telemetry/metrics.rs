@@ -556,11 +556,11 @@ impl Metrics {
         }
     }
 
-    /// Records a call that was refused before its handler.
-    pub fn record_refused_call(&self, listener: &str, reason: &'static str) {
+    /// Records calls that were refused before their handler.
+    pub fn record_refused_calls(&self, listener: &str, reason: &'static str, count: u64) {
         if let Some(instruments) = &self.0 {
             let attributes = [KeyValue::new("listener", listener.to_owned()), KeyValue::new("reason", reason)];
-            instruments.refused_calls.add(1, &attributes);
+            instruments.refused_calls.add(count, &attributes);
         }
     }
 
