@@ -41,7 +41,7 @@ enum Command {
     /// Check whether a running gateway accepts refunds; exit status 0 if it does, 1 if it does not.
     Health(HealthArguments),
     /// Operate on the refunds of a running gateway: list, show, reconcile, resolve, reassign,
-    /// cancel.
+    /// cancel, approve, reject.
     Refunds(RefundsArguments),
     /// Copy a ledger, even while a gateway writes to it, and verify the copy.
     Backup(BackupArguments),

@@ -171,6 +171,11 @@ pub(super) fn from_engine(error: EngineError) -> Status {
         EngineError::NotReassignable(state) => {
             precondition(ErrorReason::NotReassignable, &message, [("state", state.to_string())])
         }
+        EngineError::NotAwaitingApproval(state) => {
+            precondition(ErrorReason::NotAwaitingApproval, &message, [("state", state.to_string())])
+        }
+        EngineError::OwnRefund => status(Code::PermissionDenied, ErrorReason::OwnRefund, &message, [], |_| {}),
+        EngineError::CreatorRevoked(_) => precondition(ErrorReason::CreatorRevoked, &message, []),
         EngineError::EtagMismatch { present } => {
             status(Code::Aborted, ErrorReason::EtagMismatch, &message, [("etag", present)], |_| {})
         }
@@ -261,6 +266,16 @@ fn from_ledger(error: LedgerError) -> Status {
             };
             let message = format!("{message}; {advice}");
             precondition(ErrorReason::SimilarRefund, &message, [("conflicting_refund", conflicting.resource())])
+        }
+        LedgerError::LimitExceeded { limit } => {
+            precondition(ErrorReason::LimitExceeded, &message, [("limit", limit.as_str().to_owned())])
+        }
+        LedgerError::QuotaExceeded { limit, subject, retry_after } => {
+            let metadata = [("limit", limit.as_str().to_owned())];
+            status(Code::ResourceExhausted, ErrorReason::QuotaExceeded, &message, metadata, |details| {
+                details.set_retry_info(Some(retry_after));
+                details.add_quota_failure_violation(subject, message.as_str());
+            })
         }
         LedgerError::NotFound(id) => not_found(ErrorReason::RefundNotFound, "refund", &id.resource(), &message),
         // The engine retries both with the present state. A caller sees one only after many lost

@@ -109,7 +109,11 @@ async fn record(
         CreateOutcome::New(refund) => refund,
     };
     let (id, name, sequence) = (refund.id(), account.name(), event_number(sequence));
-    let unsent = if let Some(slot) = slot {
+    let unsent = if let Some(approval) = &refund.approval {
+        let rule = &approval.rule;
+        info!(refund = %id, account = %name, sequence, rule, "refund recorded: it waits for an approval");
+        None
+    } else if let Some(slot) = slot {
         // Its outcome is the refund's one line at INFO.
         debug!(refund = %id, account = %name, sequence, "refund recorded");
         Some(Unsent { account, refund: refund.clone(), slot, generation })
@@ -168,7 +172,7 @@ fn new_refund(
         place: account.configured.place.clone(),
         related: account.related.clone(),
         allow_similar: command.allow_similar,
-        actor: command.by.actor,
+        by: command.by,
         now: core.clock.now(),
         ticket,
         trace_parent: traces::current().or(command.trace_parent),

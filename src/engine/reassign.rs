@@ -10,6 +10,7 @@ use crate::domain::target::FieldViolation;
 use crate::engine::commands::ReassignCommand;
 use crate::engine::core::EngineCore;
 use crate::engine::error::EngineError;
+use crate::engine::second_person;
 use crate::ledger::{LedgerError, Reassign};
 
 /// See [`crate::engine::Engine::reassign`].
@@ -21,6 +22,10 @@ pub(super) async fn reassign(core: Arc<EngineCore>, command: ReassignCommand) ->
     let is_open = refund.state == State::Pending || refund.state.is_in_question();
     if !is_open || core.account_of(&refund).is_ok() {
         return Err(EngineError::NotReassignable(refund.state));
+    }
+    match second_person::is_ruled_at(&refund, &command.account, &command.by) {
+        true => second_person::check_not_involved(&refund, &command.by)?,
+        false => second_person::check_not_creator(&refund, &command.by)?,
     }
     let account = core.accounts.get(&command.account).cloned();
     let account = account.ok_or_else(|| EngineError::AccountNotFound(command.account.clone()))?;

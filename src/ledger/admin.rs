@@ -43,6 +43,13 @@ pub trait LedgerAdmin: Send + Sync + 'static {
     /// [`LedgerError::Unavailable`]
     async fn oldest_pending(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError>;
 
+    /// Returns when the oldest refund of an account that waits for an approval was created. None: it
+    /// has none.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`]
+    async fn oldest_unapproved(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError>;
+
     /// Recomputes the whole hash chain and compares every refund with its last event. Returns the
     /// number of events.
     ///

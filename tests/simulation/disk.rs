@@ -261,6 +261,16 @@ impl Ledger for SimLedger {
         self.inner.next_due(kind, at).await
     }
 
+    async fn unapproved(&self, at: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError> {
+        self.process.stop_if_ended().await;
+        self.inner.unapproved(at, limit).await
+    }
+
+    async fn next_approval_expiry(&self) -> Result<Option<Timestamp>, LedgerError> {
+        self.process.stop_if_ended().await;
+        self.inner.next_approval_expiry().await
+    }
+
     async fn entered_state_at(&self, id: &RefundId, state: State) -> Result<Option<Timestamp>, LedgerError> {
         self.process.stop_if_ended().await;
         self.inner.entered_state_at(id, state).await

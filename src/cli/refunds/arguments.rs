@@ -33,6 +33,8 @@ pub(super) enum StateArg {
     PartiallySucceeded,
     Failed,
     Cancelled,
+    #[value(alias = "awaiting_approval")]
+    AwaitingApproval,
 }
 
 impl RefundArg {
@@ -54,6 +56,7 @@ impl StateArg {
             StateArg::PartiallySucceeded => State::PartiallySucceeded,
             StateArg::Failed => State::Failed,
             StateArg::Cancelled => State::Cancelled,
+            StateArg::AwaitingApproval => State::AwaitingApproval,
         }
     }
 }

@@ -13,6 +13,7 @@
 //! transaction   what a write does inside a transaction
 //! queries       all reads but pages
 //! pages         pages of refunds, for lists
+//! spending      what callers and accounts have asked for, for limits over a day
 //! row_cache     rows that the writer need not read again
 //! rows          rows as values of encoding
 //! failure       which errors end all writing
@@ -40,6 +41,7 @@ mod pages;
 mod queries;
 mod row_cache;
 mod rows;
+mod spending;
 mod state_counts;
 mod survey;
 #[cfg(test)]
@@ -275,6 +277,14 @@ impl Ledger for SqliteLedger {
         self.read(move |connection| queries::next_due(connection, kind, &at)).await
     }
 
+    async fn unapproved(&self, at: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError> {
+        self.read(move |connection| queries::unapproved(connection, at, limit)).await
+    }
+
+    async fn next_approval_expiry(&self) -> Result<Option<Timestamp>, LedgerError> {
+        self.read(queries::next_approval_expiry).await
+    }
+
     async fn entered_state_at(&self, id: &RefundId, state: State) -> Result<Option<Timestamp>, LedgerError> {
         let id = id.clone();
         self.read(move |connection| queries::entered_state_at(connection, &id, state)).await
@@ -334,6 +344,11 @@ impl LedgerAdmin for SqliteLedger {
     async fn oldest_pending(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError> {
         let account = account.clone();
         self.read(move |connection| queries::time_of(connection, &queries::OLDEST_PENDING, &account)).await
+    }
+
+    async fn oldest_unapproved(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError> {
+        let account = account.clone();
+        self.read(move |connection| queries::time_of(connection, queries::OLDEST_UNAPPROVED, &account)).await
     }
 
     async fn verify(&self) -> Result<u64, LedgerError> {

@@ -9,10 +9,13 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Params, Row, para
 
 use super::failure::StepError;
 use super::rows::{self, EVENT_SELECT, RowRef};
+use super::spending;
 use super::state_counts::Counts;
+use crate::domain::authority::JudgedRefund;
 use crate::domain::clock::Timestamp;
 use crate::domain::history::EventRecord;
 use crate::domain::ids::{AccountName, ProviderKind, RefundId};
+use crate::domain::limits::{self, Claim};
 use crate::domain::money::Currency;
 use crate::domain::place::{Destination, Place};
 use crate::domain::refund::Refund;
@@ -37,7 +40,8 @@ static FIND: LazyLock<String> = LazyLock::new(|| format!("{} WHERE id = ?1", *SE
 const AT: &str = "account = ?1 AND endpoint = ?2 AND login = ?3 AND currency = ?4";
 
 /// Refunds that still need their account, worded like the partial index so that it applies.
-const OPEN: &str = "(state = 'PENDING' OR state = 'SUBMITTED' OR state = 'IN_DOUBT' OR state = 'NEEDS_REVIEW')";
+const OPEN: &str = "(state = 'PENDING' OR state = 'AWAITING_APPROVAL' OR state = 'SUBMITTED' \
+     OR state = 'IN_DOUBT' OR state = 'NEEDS_REVIEW')";
 
 /// Refunds that are looked up at once because no time is set, worded like the partial index.
 const UNTIMED: &str = "(state = 'IN_DOUBT' OR state = 'SUBMITTED') AND next_check IS NULL";
@@ -133,6 +137,22 @@ fn next_due_sql(kind: DueKind, scope: &str) -> String {
 pub(super) const OLDEST_DOUBT: &str =
     "SELECT min(doubt_since) FROM refunds WHERE account = ?1 AND doubt_since IS NOT NULL";
 
+/// The first of account ?1 in the order of recording, which is nearly that of creation.
+pub(super) const OLDEST_UNAPPROVED: &str = "SELECT (SELECT create_time FROM refunds INDEXED BY refunds_by_state \
+     WHERE account = ?1 AND state = 'AWAITING_APPROVAL' ORDER BY ordinal LIMIT 1)";
+
+/// Refunds that wait for an approval until ?1 or less long, at most ?2.
+pub(super) static UNAPPROVED: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "{} INDEXED BY refunds_to_approve WHERE state = 'AWAITING_APPROVAL' AND approval_expire_time <= ?1 \
+         ORDER BY approval_expire_time LIMIT ?2",
+        *SELECT_REFUND
+    )
+});
+
+pub(super) const NEXT_APPROVAL_EXPIRY: &str =
+    "SELECT min(approval_expire_time) FROM refunds INDEXED BY refunds_to_approve WHERE state = 'AWAITING_APPROVAL'";
+
 /// The refunds that hold key ?1, with login and end of the reservation.
 pub(super) const HOLDERS: &str = "SELECT r.id, r.account, h.login, h.until_time, h.ordinal FROM reservations h \
      JOIN refunds r ON r.ordinal = h.ordinal WHERE h.key = ?1";
@@ -202,15 +222,31 @@ pub(super) struct ConflictCheck<'a> {
 /// The result of `create` without recording anything: the refund as it would be, or the existing
 /// one.
 pub(super) fn evaluate_create(connection: &Connection, create: &NewRefund) -> Result<CreateOutcome, StepError> {
-    let NewRefund { intent, place, related, allow_similar, actor, now, .. } = create;
+    let NewRefund { intent, place, related, allow_similar, by, now, .. } = create;
     if let Some(StoredRefund { refund, .. }) = find_in_any_case(connection, &intent.id)? {
         return Ok(CreateOutcome::Known(ledger::match_existing(refund, intent)?));
     }
     let (target, login) = (&intent.target, place.login.as_str());
     let similar = if *allow_similar { Similar::Firm } else { Similar::Any };
-    check_conflicts(connection, &ConflictCheck { target, login, related, similar, now: *now, itself: None })?;
-    let created = Refund::new(intent.clone(), place.clone(), *now);
-    Ok(CreateOutcome::New(Refund { created_by: actor.created_by(), ..created }))
+    let check = ConflictCheck { target, login, related, similar, now: *now, itself: None };
+    check_conflicts(connection, &check)?;
+    let limits = by.rules.accounts.get(&intent.account);
+    let (currency, assumed) = (place.currency, limits.and_then(|limits| limits.assumed_amount));
+    let amount = limits::counted_amount(target, intent.expected_amount, assumed, currency);
+    spending::check(connection, create, &Claim { currency, amount })?;
+    let has_similar = *allow_similar && by.rules.approvals.iter().any(|rule| rule.similar) && {
+        match check_conflicts(connection, &ConflictCheck { similar: Similar::Any, ..check }) {
+            Err(StepError::Ledger(LedgerError::SimilarRefund { .. })) => true,
+            checked => checked.map(|()| false)?,
+        }
+    };
+    let judged = JudgedRefund { account: &intent.account, currency, amount, has_similar };
+    let created = Refund {
+        created_by: by.actor.created_by(),
+        assumed_amount: amount.filter(|_| target.requested_amount().is_none()),
+        ..Refund::new(intent.clone(), place.clone(), *now)
+    };
+    Ok(CreateOutcome::New(created.awaiting(by.approval_for(&judged, *now))))
 }
 
 /// Rejects a refund whose target another refund holds, or that is a likely duplicate of another.
@@ -437,13 +473,22 @@ pub(super) fn next_due(
     time(connection, &statements_of(kind).next_due, params_from_iter(place_values(destination)))
 }
 
-/// The time that `sql` ([`OLDEST_DOUBT`], [`OLDEST_PENDING`]) returns for an account.
+/// The time that `sql` ([`OLDEST_DOUBT`], [`OLDEST_PENDING`], [`OLDEST_UNAPPROVED`]) returns for an account.
 pub(super) fn time_of(
     connection: &Connection,
     sql: &str,
     account: &AccountName,
 ) -> Result<Option<Timestamp>, StepError> {
     time(connection, sql, params![account.as_str()])
+}
+
+pub(super) fn unapproved(connection: &Connection, at: Timestamp, limit: u32) -> Result<Vec<Refund>, StepError> {
+    let stored = refunds(connection, &UNAPPROVED, params![at.as_micros(), limit])?;
+    Ok(stored.into_iter().map(|stored| stored.refund).collect())
+}
+
+pub(super) fn next_approval_expiry(connection: &Connection) -> Result<Option<Timestamp>, StepError> {
+    time(connection, NEXT_APPROVAL_EXPIRY, [])
 }
 
 fn time(connection: &Connection, sql: &str, values: impl Params) -> Result<Option<Timestamp>, StepError> {

@@ -12,6 +12,7 @@ use super::failure::StepError;
 use super::queries::{self, ConflictCheck, Similar};
 use super::row_cache::RowCache;
 use super::rows::RowRef;
+use super::spending;
 use super::state_counts::Transition;
 use crate::domain::authority::Actor;
 use crate::domain::clock::Timestamp;
@@ -87,8 +88,10 @@ pub(super) fn create(txn: &mut WriteTxn<'_>, create: &NewRefund) -> Result<Creat
     };
     let gateway = Actor::gateway();
     let mut history = Vec::with_capacity(2);
-    let recorded = NewEvent { from: None, kind: EventKind::Created, attempt: 0, actor: &create.actor, note: None };
-    let refund = if let Some(FirstAttempt { credential }) = &create.dispatch {
+    let recorded = NewEvent { from: None, kind: EventKind::Created, attempt: 0, actor: &create.by.actor, note: None };
+    // A refund that waits for an approval has no attempt.
+    let first_attempt = create.dispatch.as_ref().filter(|_| created.state == State::Pending);
+    let refund = if let Some(FirstAttempt { credential }) = first_attempt {
         let dispatched = Event::Dispatched { credential: credential.clone() };
         let after = created.apply(&dispatched, create.now)?;
         let next = NewEvent::of(&created, &dispatched, &after, &gateway);
@@ -120,6 +123,7 @@ pub(super) fn create(txn: &mut WriteTxn<'_>, create: &NewRefund) -> Result<Creat
         reserve(connection, ordinal, &reservation, &create.place.login, create.now)?;
     }
     record_payee(connection, ordinal, &refund)?;
+    spending::record_created(connection, create, &refund)?;
     if let Some(trace_parent) = &create.trace_parent {
         let sql = "INSERT INTO refund_traces (ordinal, trace_parent) VALUES (?1, ?2)";
         connection.prepare_cached(sql)?.execute(params![ordinal, trace_parent])?;
@@ -347,6 +351,7 @@ fn apply(
     let intent = encoding::intent_values(&refund);
     append(connection, txn.head, ordinal, &intent, history)?;
     update_holdings(connection, ordinal, &before, &refund, now)?;
+    spending::record_change(connection, &before, &refund)?;
 
     let from = Some((before.account, before.state));
     txn.transitions.push(Transition { from, to: (refund.account.clone(), refund.state) });
