@@ -1,5 +1,6 @@
 //! Races, made repeatable by a ledger and a provider that are held at the decisive moment.
 
+mod approving;
 mod driving;
 mod logged;
 mod moved;
