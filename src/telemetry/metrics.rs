@@ -146,6 +146,13 @@ const OLDEST_PENDING: MetricSpec = MetricSpec {
     attributes: &["account"],
     help: "Time since the oldest PENDING refund was recorded; 0 if there is none.",
 };
+const OLDEST_UNAPPROVED: MetricSpec = MetricSpec {
+    name: "recoup.approval.oldest.age",
+    kind: MetricKind::Gauge,
+    unit: "s",
+    attributes: &["account"],
+    help: "Time since the oldest AWAITING_APPROVAL refund was recorded; 0 if there is none.",
+};
 const WAITING: MetricSpec = MetricSpec {
     name: "recoup.refunds.waiting_for_account",
     kind: MetricKind::Gauge,
@@ -253,7 +260,7 @@ const START_TIME: MetricSpec = MetricSpec {
 };
 
 /// All metrics.
-pub const METRICS: [MetricSpec; 24] = [
+pub const METRICS: [MetricSpec; 25] = [
     RPC_CALLS,
     HTTP_REQUESTS,
     ATTEMPTS,
@@ -263,6 +270,7 @@ pub const METRICS: [MetricSpec; 24] = [
     REFUNDS,
     OLDEST_DOUBT,
     OLDEST_PENDING,
+    OLDEST_UNAPPROVED,
     WAITING,
     CORRECTIONS,
     CIRCUIT,
@@ -289,6 +297,8 @@ pub struct GaugeSnapshot {
     pub oldest_doubts: Vec<(AccountName, Option<Duration>)>,
     /// Age of each account's oldest PENDING refund. None: there is none.
     pub oldest_pending: Vec<(AccountName, Option<Duration>)>,
+    /// Age of each account's oldest AWAITING_APPROVAL refund. None: there is none.
+    pub oldest_unapproved: Vec<(AccountName, Option<Duration>)>,
     /// Number of each account's refunds that wait for its configuration.
     pub waiting_for_account: Vec<(AccountName, u64)>,
     /// State of each account's circuit breaker, one of [`BREAKER_STATES`].
@@ -600,6 +610,11 @@ fn observe_gauges(meter: &Meter, gauges: &Arc<Mutex<GaugeSnapshot>>) {
     });
     OLDEST_PENDING.observe_gauge(meter, gauges, move |snapshot, observe| {
         for (name, age) in &snapshot.oldest_pending {
+            observe(age.unwrap_or_default().as_secs_f64(), &[account(name)]);
+        }
+    });
+    OLDEST_UNAPPROVED.observe_gauge(meter, gauges, move |snapshot, observe| {
+        for (name, age) in &snapshot.oldest_unapproved {
             observe(age.unwrap_or_default().as_secs_f64(), &[account(name)]);
         }
     });
