@@ -127,10 +127,12 @@ impl Ledger for SimLedger {
     async fn create(&self, create: NewRefund) -> Result<Recorded<CreateOutcome>, LedgerError> {
         let what = format!("create {} dispatch {}", create.intent.id.as_str(), create.dispatch.is_some());
         let work = async {
-            let created = self.inner.create(create).await;
+            let created = self.inner.create(create.clone()).await;
             if let Ok(Recorded { outcome: CreateOutcome::New(refund), .. }) = &created {
                 crate::places::note_wait(&self.sim, refund);
+                crate::people::note_creation(&self.sim, refund);
             }
+            crate::people::judge_creation(&self.sim, &self.inner, &create, &created).await;
             created
         };
         self.write(what, work).await

@@ -1,6 +1,7 @@
 //! Draws a plan from a seed. Seeds differ in how many faults there are, how often the process ends
 //! and how quickly the operations follow each other.
 
+use crate::people;
 use crate::plan::{
     AccountKind, CrashAt, DiskFault, Fault, ItemFate, ItemPlan, Lie, Op, OrderKind, Outage, Plan, ProviderBehaviour,
     ProviderKind, Step, TargetPlan, WireFault, WriteFault,
@@ -69,6 +70,10 @@ pub(crate) fn draw(seed: u64) -> Plan {
     let mut rng = SeededRng::new(seed, &[13]);
     if rng.percent(12) {
         rows_stand_beside_a_message(&mut rng, &mut plan);
+    }
+    let mut rng = SeededRng::new(seed, &[14]);
+    if rng.percent(40) {
+        people::draw(&mut rng, &mut plan);
     }
     plan
 }
