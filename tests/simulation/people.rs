@@ -414,6 +414,16 @@ pub(crate) fn draw(rng: &mut SeededRng, plan: &mut Plan) {
             insert(rng, plan, op);
         }
     }
+    // Requests that are sent twice at once: the second one finds the first on the disk only inside
+    // the transaction.
+    let mut place = 0;
+    while let Some(step) = plan.steps.get(place).copied() {
+        place += 1;
+        if matches!(step.op, Op::Create { .. }) && rng.percent(25) {
+            plan.steps.insert(place, Step { after_ms: rng.between(0, 2), op: step.op });
+            place += 1;
+        }
+    }
     // Late approvals, and processes that end right after one.
     for _ in 0..rng.between(0, 2) {
         let op = match rng.between(0, 2) {
