@@ -22,7 +22,7 @@ use recoup::ledger::{CreateOutcome, Ledger, LedgerError, ListQuery, NewRefund, R
 
 use crate::history::CallResult;
 use crate::places;
-use crate::plan::{Op, PROVIDERS, Plan, Step};
+use crate::plan::{Op, Outage, PROVIDERS, Plan, Step};
 use crate::rng::SeededRng;
 use crate::setups::SimulatedProvider as _;
 use crate::sim::{Sim, lock, micros};
@@ -402,6 +402,9 @@ pub(crate) fn draw(rng: &mut SeededRng, plan: &mut Plan) {
         expire_s: rng.weighted(&[(25, 600), (35, 5_000), (40, 200_000)]),
     };
     plan.rules = Some(rules);
+    if rng.percent(20) {
+        approved_late(rng, plan);
+    }
     let refunds = 1 + plan.steps.iter().filter_map(|step| step.op.refund()).max().unwrap_or(0);
     for refund in 0..refunds {
         for _ in 0..rng.between(0, 4) {
@@ -432,6 +435,26 @@ pub(crate) fn draw(rng: &mut SeededRng, plan: &mut Plan) {
         };
         insert(rng, plan, op);
     }
+}
+
+/// A refund that is approved after a day, at a provider that nobody reaches then, and a process that
+/// starts again: its time to be sent has only begun.
+fn approved_late(rng: &mut SeededRng, plan: &mut Plan) {
+    plan.rules = plan.rules.map(|rules| RulesPlan { from_start: 0, approve_from: Some(0), expire_s: 200_000, ..rules });
+    let created = plan.steps.iter().rposition(|step| matches!(step.op, Op::Create { .. }));
+    let Some(place) = created else { return };
+    let Op::Create { refund, target, .. } = plan.steps[place].op else { return };
+    let provider = plan.targets[usize::from(target)].provider();
+    let decide = |caller| Op::Decide { refund, caller, reject: false, stale_etag: false };
+    let late = [
+        Op::AdvanceClock { minutes: 1_500 },
+        Op::Outage { provider, kind: Outage::Refuses, for_s: 1_200 },
+        decide(3),
+        decide(5),
+        Op::Restart { drain_s: 1, down_s: 1 },
+    ];
+    let steps = late.map(|op| Step { after_ms: rng.between(1_000, 9_000), op });
+    plan.steps.splice(place + 1..place + 1, steps);
 }
 
 /// The name of a planned caller.
