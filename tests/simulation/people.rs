@@ -427,6 +427,12 @@ pub(crate) fn draw(rng: &mut SeededRng, plan: &mut Plan) {
             place += 1;
         }
     }
+    if rng.percent(15) {
+        // All at once.
+        for step in plan.steps.iter_mut().filter(|step| matches!(step.op, Op::Create { .. })) {
+            step.after_ms = rng.between(0, 2);
+        }
+    }
     // Late approvals, and processes that end right after one.
     for _ in 0..rng.between(0, 2) {
         let op = match rng.between(0, 2) {
