@@ -220,9 +220,14 @@ impl GaugeSource for Gauges {
         let counted = self.ledger_admin.counts();
         let is_counted = counted.is_some();
         let counted = counted.unwrap_or_default();
-        let configured: Vec<AccountName> =
-            self.engine.accounts().into_iter().map(|(account, _)| account.name.clone()).collect();
-        let names: BTreeSet<AccountName> = counted.iter().map(|(name, ..)| name).chain(&configured).cloned().collect();
+        let paused: Vec<(AccountName, bool)> = self
+            .engine
+            .accounts()
+            .into_iter()
+            .map(|status| (status.account.name.clone(), status.pause.is_some()))
+            .collect();
+        let configured = paused.iter().map(|(name, _)| name);
+        let names: BTreeSet<AccountName> = counted.iter().map(|(name, ..)| name).chain(configured).cloned().collect();
         let counts: BTreeMap<(AccountName, State), u64> =
             counted.into_iter().map(|(name, state, count)| ((name, state), count)).collect();
         let (mut refunds, mut oldest_doubts) = (Vec::new(), Vec::new());
@@ -259,6 +264,7 @@ impl GaugeSource for Gauges {
             oldest_pending,
             oldest_unapproved,
             waiting_for_account,
+            paused,
             clock_ahead: self.engine.clock_ahead(),
             circuits: self.engine.breaker_states(),
             write_queue: self.ledger_admin.queue_length(),

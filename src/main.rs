@@ -1,5 +1,5 @@
-//! The command line: `recoup serve`, `check`, `health`, `refunds`, `backup`, `verify`, and in
-//! staging builds `recoup staging`.
+//! The command line: `recoup serve`, `check`, `health`, `refunds`, `accounts`, `backup`, `verify`,
+//! and in staging builds `recoup staging`.
 
 mod cli;
 
@@ -14,7 +14,9 @@ use recoup::config::Settings;
 use recoup::telemetry::{self, LogFilter};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use self::cli::{BackupArguments, CheckArguments, HealthArguments, RefundsArguments, VerifyArguments, print_line};
+use self::cli::{
+    AccountsArguments, BackupArguments, CheckArguments, HealthArguments, RefundsArguments, VerifyArguments, print_line,
+};
 
 /// A refund makes many small allocations on several threads, which are slow with the system's
 /// allocator.
@@ -43,6 +45,8 @@ enum Command {
     /// Operate on the refunds of a running gateway: list, show, reconcile, resolve, reassign,
     /// cancel, approve, reject.
     Refunds(RefundsArguments),
+    /// Operate on the accounts of a running gateway: pause, resume.
+    Accounts(AccountsArguments),
     /// Copy a ledger, even while a gateway writes to it, and verify the copy.
     Backup(BackupArguments),
     /// Verify a ledger that no gateway has open, and print every inconsistency.
@@ -134,6 +138,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Ok(small_runtime()?.block_on(cli::health(&arguments, &server)))
         }
         Command::Refunds(arguments) => Ok(small_runtime()?.block_on(cli::refunds(arguments))),
+        Command::Accounts(arguments) => Ok(small_runtime()?.block_on(cli::accounts(arguments))),
         Command::Backup(arguments) => Ok(cli::backup(&arguments)),
         Command::Verify(arguments) => Ok(cli::verify(&arguments)),
         #[cfg(feature = "staging")]

@@ -5,6 +5,7 @@ use tonic::{Request, Response, Status};
 use crate::api::convert::{self, Violations};
 use crate::api::deadline::Deadline;
 use crate::api::status;
+use crate::domain::authority::Authority;
 use crate::domain::ids::AccountName;
 use crate::domain::probe::{Credentials, ProbeReport};
 use crate::engine::Engine;
@@ -19,11 +20,38 @@ pub(super) struct AccountsApi {
 impl AccountService for AccountsApi {
     async fn list_accounts(
         &self,
-        _request: Request<proto::ListAccountsRequest>,
+        request: Request<proto::ListAccountsRequest>,
     ) -> Result<Response<proto::ListAccountsResponse>, Status> {
-        let accounts =
-            self.engine.accounts().iter().map(|(account, health)| convert::account(account, *health)).collect();
+        let deadline = Deadline::from_metadata(request.metadata());
+        let accounts = deadline.bound(self.accounts()).await?;
         Ok(Response::new(proto::ListAccountsResponse { accounts }))
+    }
+
+    async fn pause_account(
+        &self,
+        request: Request<proto::PauseAccountRequest>,
+    ) -> Result<Response<proto::PauseAccountResponse>, Status> {
+        let deadline = Deadline::from_metadata(request.metadata());
+        let request = request.into_inner();
+        let mut violations = Violations::default();
+        let account = violations.ok_or_record("account", AccountName::parse(&request.account));
+        let reason = convert::sentence("reason", &request.reason, &mut violations);
+        let account = violations.into_result(account)?;
+        let pause = self.engine.pause(account.clone(), reason, Authority::unrestricted());
+        deadline.recorded(pause).await?;
+        Ok(Response::new(proto::PauseAccountResponse { account: self.account(&account).await? }))
+    }
+
+    async fn resume_account(
+        &self,
+        request: Request<proto::ResumeAccountRequest>,
+    ) -> Result<Response<proto::ResumeAccountResponse>, Status> {
+        let deadline = Deadline::from_metadata(request.metadata());
+        let mut violations = Violations::default();
+        let account = violations.ok_or_record("account", AccountName::parse(&request.get_ref().account));
+        let account = violations.into_result(account)?;
+        deadline.recorded(self.engine.resume(account.clone(), Authority::unrestricted())).await?;
+        Ok(Response::new(proto::ResumeAccountResponse { account: self.account(&account).await? }))
     }
 
     async fn probe_account(
@@ -36,6 +64,20 @@ impl AccountService for AccountsApi {
         let account = violations.into_result(account)?;
         let report = deadline.bound(async { self.engine.probe(&account).await.map_err(status::from_engine) }).await?;
         Ok(Response::new(to_proto(report)))
+    }
+}
+
+impl AccountsApi {
+    /// All accounts, by name.
+    async fn accounts(&self) -> Result<Vec<proto::Account>, Status> {
+        let pending = self.engine.pending_counts().await.map_err(status::from_engine)?;
+        let pending_of = |account: &AccountName| pending.get(account).copied().unwrap_or(0);
+        let accounts = self.engine.accounts();
+        Ok(accounts.iter().map(|status| convert::account(status, pending_of(&status.account.name))).collect())
+    }
+
+    async fn account(&self, name: &AccountName) -> Result<Option<proto::Account>, Status> {
+        Ok(self.accounts().await?.into_iter().find(|account| account.account == name.as_str()))
     }
 }
 

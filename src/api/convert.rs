@@ -24,11 +24,12 @@ use crate::domain::state::State;
 use crate::domain::target::{
     DebitsuccessFields, DebitsuccessTarget, FieldViolation, NamecomTarget, SectigoTarget, Target,
 };
-use crate::engine::{AccountHealth, ApprovalCommand, ReassignCommand, ResolveCommand, SharedEvent, WaitingFor};
+use crate::engine::{
+    AccountHealth, AccountStatus, ApprovalCommand, ReassignCommand, ResolveCommand, SharedEvent, WaitingFor,
+};
 use crate::ledger::ListQuery;
 use crate::proto::v1 as proto;
 use crate::proto::v1::create_refund_request::Target as RequestTarget;
-use crate::providers::Account;
 
 const MAX_LABELS: usize = 16;
 const MAX_LABEL_KEY_BYTES: usize = 64;
@@ -215,15 +216,15 @@ fn evidence(given: &str, violations: &mut Violations) -> String {
     sentence("evidence", given, violations)
 }
 
-/// What a person says for the history.
-fn sentence(field: &str, given: &str, violations: &mut Violations) -> String {
-    let sentence = given.trim();
-    let length = sentence.chars().count();
-    if !(1..=MAX_SENTENCE_CHARS).contains(&length) || sentence.chars().any(is_control_or_format) {
+/// A text that a person wrote for other people.
+pub(super) fn sentence(field: &str, given: &str, violations: &mut Violations) -> String {
+    let text = given.trim();
+    let length = text.chars().count();
+    if !(1..=MAX_SENTENCE_CHARS).contains(&length) || text.chars().any(is_control_or_format) {
         let problem = format!("must be 1 to {MAX_SENTENCE_CHARS} characters without control or format characters");
         violations.add(field, problem);
     }
-    sentence.to_owned()
+    text.to_owned()
 }
 
 fn given_amount(field: &str, given: Option<proto::Money>, violations: &mut Violations) -> Option<Money> {
@@ -372,13 +373,16 @@ pub(super) fn stream_response(event: &SharedEvent) -> proto::StreamRefundEventsR
     proto::StreamRefundEventsResponse::from_encoded(event.encoded(encode))
 }
 
-pub(super) fn account(account: &Account, health: AccountHealth) -> proto::Account {
+/// `pending` of its refunds are PENDING.
+pub(super) fn account(status: &AccountStatus, pending: u64) -> proto::Account {
+    let AccountStatus { account, health, unhealthy_since, pause } = status;
     let provider = match account.provider {
         ProviderKind::Sectigo => proto::account::Provider::Sectigo,
         ProviderKind::Namecom => proto::account::Provider::Namecom,
         ProviderKind::Debitsuccess => proto::account::Provider::Debitsuccess,
     };
     let health = match health {
+        _ if pause.is_some() => proto::account::Health::Paused,
         AccountHealth::Serving => proto::account::Health::Serving,
         AccountHealth::Suspended => proto::account::Health::Suspended,
         AccountHealth::CredentialsRefused => proto::account::Health::CredentialsRefused,
@@ -390,6 +394,10 @@ pub(super) fn account(account: &Account, health: AccountHealth) -> proto::Accoun
         currency_code: account.place.currency.to_string(),
         retry_contract: Some(retry_contract(&account.contract)),
         health: health.into(),
+        health_since_time: pause.as_ref().map(|pause| pause.begin).or(*unhealthy_since).map(timestamp),
+        pending_count: signed(pending),
+        pause_reason: pause.as_ref().map(|pause| pause.reason.clone()).unwrap_or_default(),
+        paused_by: pause.as_ref().map(|pause| pause.by.name.clone()).unwrap_or_default(),
     }
 }
 
@@ -527,6 +535,7 @@ fn waiting_for(waiting_for: WaitingFor) -> proto::refund::WaitingFor {
         WaitingFor::Credentials => proto::refund::WaitingFor::Credentials,
         WaitingFor::Account => proto::refund::WaitingFor::Account,
         WaitingFor::Approval => proto::refund::WaitingFor::Approval,
+        WaitingFor::Resume => proto::refund::WaitingFor::Resume,
     }
 }
 

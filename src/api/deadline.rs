@@ -6,10 +6,11 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
-use tonic::Status;
 use tonic::metadata::MetadataMap;
+use tonic::{Code, Status};
 
 use crate::api::status;
+use crate::engine::EngineError;
 
 /// When a call must be answered.
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +47,15 @@ impl Deadline {
     /// None: as long as these allow.
     pub(super) fn wait(self, requested: Option<Duration>, limit: Duration) -> Instant {
         (Instant::now() + requested.unwrap_or(limit).min(limit)).min(self.0)
+    }
+
+    /// Runs work that goes on without its caller. Answers DEADLINE_EXCEEDED without a guarantee if
+    /// it takes too long.
+    pub(super) async fn recorded<T>(self, work: impl Future<Output = Result<T, EngineError>>) -> Result<T, Status> {
+        match timeout_at(self.0, work).await {
+            Ok(result) => result.map_err(status::from_engine),
+            Err(_) => Err(status::outcome_unknown(Code::DeadlineExceeded, "the deadline passed")),
+        }
     }
 
     /// Runs work that records nothing. Answers `DEADLINE_EXCEEDED` if it takes too long.

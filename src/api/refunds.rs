@@ -144,8 +144,8 @@ impl RefundService for RefundsApi {
                 .await
             {
                 Ok(reconciled) => reconciled.map_err(status::from_engine)?,
-                // The lookup continues without its caller. Returning the refund as it is now would look
-                // like the lookup's result.
+                // The lookup continues without its caller. Returning the refund as it is now would
+                // look like the lookup's result.
                 Err(_) => return Err(status::outcome_unknown(Code::DeadlineExceeded, "the deadline passed")),
             };
         Ok(Response::new(proto::ReconcileRefundResponse { refund: Some(self.to_proto(&refund)) }))

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::domain::ids::RefundId;
+use crate::domain::ids::{AccountName, RefundId};
 use crate::domain::target::FieldViolation;
 use crate::engine::EngineError;
 use crate::ledger::LedgerError;
@@ -168,6 +168,7 @@ pub(super) fn from_engine(error: EngineError) -> Status {
         EngineError::AccountChanged { differing } => {
             precondition(ErrorReason::AccountChanged, &message, [("differing_fields", differing.join(","))])
         }
+        EngineError::AccountPaused(account) => account_paused(&account, &message),
         EngineError::NotReassignable(state) => {
             precondition(ErrorReason::NotReassignable, &message, [("state", state.to_string())])
         }
@@ -193,6 +194,10 @@ pub(super) fn from_engine(error: EngineError) -> Status {
 
 pub(super) fn account_not_found(account: &str) -> Status {
     not_found(ErrorReason::AccountNotFound, "account", account, &format!("unknown account \"{account}\""))
+}
+
+fn account_paused(account: &AccountName, message: &str) -> Status {
+    precondition(ErrorReason::AccountPaused, message, [("account", account.to_string())])
 }
 
 /// The call does not apply to accounts of this provider.
@@ -284,6 +289,7 @@ fn from_ledger(error: LedgerError) -> Status {
             status(Code::Aborted, ErrorReason::EtagMismatch, &message, [("etag", present.etag())], |_| {})
         }
         LedgerError::IllegalTransition(_) => precondition(ErrorReason::NotCancellable, &message, []),
+        LedgerError::AccountPaused(account) => account_paused(&account, &message),
         LedgerError::Cancelled => deadline(),
         LedgerError::Overloaded => overloaded(&message),
         LedgerError::CommitFailed(_) => outcome_unknown(Code::Unavailable, &message),

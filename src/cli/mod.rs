@@ -1,6 +1,7 @@
 //! The commands besides `recoup serve`.
 //!
 //! ```text
+//! accounts recoup accounts ...: pause and resume
 //! refunds  recoup refunds ...: an operator's commands, through the gRPC API of a running gateway
 //! health   recoup health: whether a running gateway serves, for supervisors
 //! check    recoup check: arguments and output
@@ -10,6 +11,7 @@
 //! output   refunds as aligned text and as JSON
 //! ```
 
+mod accounts;
 mod backup;
 mod check;
 mod client;
@@ -20,6 +22,7 @@ mod verify;
 
 use std::process::ExitCode;
 
+pub(crate) use self::accounts::{AccountsArguments, accounts};
 pub(crate) use self::backup::{BackupArguments, run as backup};
 pub(crate) use self::check::{CheckArguments, preview_lines, probe_lines};
 pub(crate) use self::health::{HealthArguments, health};

@@ -220,6 +220,7 @@ fn waiting_for(refund: &proto::Refund) -> String {
         WaitingFor::Backoff => "the backoff after an attempt that was not processed",
         WaitingFor::Provider => "the provider, which gives no usable answer",
         WaitingFor::Credentials => "credentials that the provider accepts",
+        WaitingFor::Resume => "an operator who resumes its account",
         WaitingFor::Account => {
             "its account, which is not configured or has another provider, endpoint, login or currency"
         }

@@ -287,6 +287,11 @@ impl EventKind {
 }
 
 impl Event {
+    /// Whether the event begins an attempt.
+    pub const fn begins_attempt(&self) -> bool {
+        matches!(self, Event::Dispatched { .. } | Event::Resolved(Decided { resolution: Resolution::SendAgain, .. }))
+    }
+
     pub const fn kind(&self) -> EventKind {
         match self {
             Event::Dispatched { .. } => EventKind::Dispatched,

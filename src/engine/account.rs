@@ -18,7 +18,7 @@ use crate::domain::refund::Refund;
 use crate::engine::circuit_breaker::{AccountHealth, CircuitBreaker, CircuitBreakerSettings, Generation, Permission};
 use crate::engine::probe_queue::ProbeQueue;
 use crate::engine::rate_limit::RateLimiter;
-use crate::ledger::RelatedLogins;
+use crate::ledger::{AccountPause, RelatedLogins};
 use crate::providers::Account;
 
 /// The run-time state of one account.
@@ -29,6 +29,9 @@ pub(super) struct AccountRuntime {
     /// Times during which its refunds waited for a changed account. They do not count towards
     /// expiry.
     standstills: Vec<(Timestamp, Timestamp)>,
+    pauses: Mutex<Pauses>,
+    /// Held while a pause begins or ends.
+    pub(super) pausing: tokio::sync::Mutex<()>,
     /// One permit for each attempt that may be on the wire.
     pub(super) attempt_slots: Arc<Semaphore>,
     /// One permit for each lookup that may be on the wire.
@@ -49,8 +52,30 @@ pub(super) struct AccountRuntime {
     /// When the next request may be sent.
     pub(super) rate_limiter: Arc<RateLimiter>,
     breaker: Mutex<CircuitBreaker>,
+    /// When its health was last [`AccountHealth::Serving`], if it is not now.
+    unhealthy_since: Mutex<Option<Instant>>,
     /// The refunds that are being reconciled.
     reconciling: Mutex<BTreeSet<RefundId>>,
+}
+
+/// An account as callers see it.
+#[derive(Clone)]
+pub struct AccountStatus {
+    pub account: Arc<Account>,
+    /// By the provider's last answers.
+    pub health: AccountHealth,
+    /// Since when the health is not [`AccountHealth::Serving`].
+    pub unhealthy_since: Option<Timestamp>,
+    /// The pause that the account is in.
+    pub pause: Option<AccountPause>,
+}
+
+/// The pauses of one account.
+#[derive(Default)]
+struct Pauses {
+    /// The pause that the account is in.
+    running: Option<AccountPause>,
+    ended: Vec<(Timestamp, Timestamp)>,
 }
 
 /// Marks a refund as being reconciled until it is dropped.
@@ -80,9 +105,12 @@ impl AccountRuntime {
             requested_probes: ProbeQueue::default(),
             rate_limiter,
             breaker: Mutex::new(CircuitBreaker::new(breaker)),
+            unhealthy_since: Mutex::default(),
             reconciling: Mutex::default(),
             related,
             standstills,
+            pauses: Mutex::default(),
+            pausing: tokio::sync::Mutex::default(),
             configured,
         }
     }
@@ -105,17 +133,62 @@ impl AccountRuntime {
         self.rate_limiter.try_acquire().then_some(slot)
     }
 
-    /// How much of the wait since `since` does not count towards expiry.
+    /// How much of the wait since `since` does not count towards expiry: the account was gone or at
+    /// another place, or paused.
     pub(super) fn standstill_since(&self, since: Timestamp) -> Duration {
-        overlap_since(&self.standstills, since)
+        let pauses = self.pauses();
+        overlap_since(self.standstills.iter().chain(&pauses.ended).copied().collect(), since)
+    }
+
+    /// The pause that the account is in.
+    pub(super) fn pause(&self) -> Option<AccountPause> {
+        self.pauses().running.clone()
+    }
+
+    /// Nothing is sent before an operator resumes the account.
+    pub(super) fn is_paused(&self) -> bool {
+        self.pauses().running.is_some()
+    }
+
+    /// Takes note of a pause that the ledger has recorded.
+    pub(super) fn set_pause(&self, pause: AccountPause) {
+        let mut pauses = self.pauses();
+        match pause.end {
+            Some(end) => pauses.ended.push((pause.begin, end)),
+            None => pauses.running = Some(pause),
+        }
+    }
+
+    /// Takes note that the pause has ended. Returns whether there was one.
+    pub(super) fn end_pause(&self, now: Timestamp) -> bool {
+        let mut pauses = self.pauses();
+        let Some(ended) = pauses.running.take() else { return false };
+        pauses.ended.push((ended.begin, now.max(ended.begin)));
+        true
     }
 
     pub(super) fn health(&self) -> AccountHealth {
         self.breaker().health()
     }
 
+    pub(super) fn status(&self, now: Timestamp) -> AccountStatus {
+        let health = self.health();
+        let since = self.unhealthy_since.lock().unwrap_or_else(PoisonError::into_inner);
+        let elapsed = since.filter(|_| health != AccountHealth::Serving).map(|since| since.elapsed());
+        AccountStatus {
+            account: self.configured.clone(),
+            health,
+            unhealthy_since: elapsed.map(|elapsed| now.saturating_sub(elapsed)),
+            pause: self.pause(),
+        }
+    }
+
+    /// What may be sent now. A paused account is still probed while its circuit breaker is open.
     pub(super) fn permission(&self) -> Permission {
-        self.breaker().permission(Instant::now())
+        match self.breaker().permission(Instant::now()) {
+            Permission::All | Permission::One if self.is_paused() => Permission::None,
+            permission => permission,
+        }
     }
 
     /// The breaker state's label in the metrics.
@@ -138,6 +211,12 @@ impl AccountRuntime {
         matches!(self.permission(), Permission::ProbeDue | Permission::Until(_))
     }
 
+    /// The account is paused or its circuit breaker is open: no refund is sent, and for how long is
+    /// not known.
+    pub(super) fn is_held(&self) -> bool {
+        self.is_paused() || self.is_open()
+    }
+
     /// The circuit breaker's present generation, to be kept with what is sent now.
     pub(super) fn generation(&self) -> Generation {
         self.breaker().generation()
@@ -145,7 +224,7 @@ impl AccountRuntime {
 
     /// Permits one attempt, which is about to be recorded. None if no attempt is allowed.
     pub(super) fn try_acquire_permission(&self) -> Option<Generation> {
-        self.breaker().try_acquire()
+        if self.is_paused() { None } else { self.breaker().try_acquire() }
     }
 
     /// The permitted attempt was not sent after all: another one may be.
@@ -202,6 +281,10 @@ impl AccountRuntime {
         if health == AccountHealth::CredentialsRefused {
             self.configured.secret.report_refusal();
         }
+        if (health_before == AccountHealth::Serving) != (health == AccountHealth::Serving) {
+            let since = (health != AccountHealth::Serving).then(Instant::now);
+            *self.unhealthy_since.lock().unwrap_or_else(PoisonError::into_inner) = since;
+        }
         let account = self.name();
         match (health_before, health) {
             (AccountHealth::Serving, AccountHealth::CredentialsRefused) if is_read_only => {
@@ -227,14 +310,24 @@ impl AccountRuntime {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn pauses(&self) -> MutexGuard<'_, Pauses> {
+        self.pauses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn reconciling(&self) -> MutexGuard<'_, BTreeSet<RefundId>> {
         self.reconciling.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// How much of the time since `since` lies in one of these intervals.
-fn overlap_since(intervals: &[(Timestamp, Timestamp)], since: Timestamp) -> Duration {
-    intervals.iter().map(|(begin, end)| end.saturating_duration_since((*begin).max(since))).sum()
+/// How much of the time since `since` lies in one or more of these intervals.
+fn overlap_since(mut intervals: Vec<(Timestamp, Timestamp)>, since: Timestamp) -> Duration {
+    intervals.sort_unstable();
+    let (mut counted_until, mut overlap) = (since, Duration::ZERO);
+    for (begin, end) in intervals {
+        overlap += end.saturating_duration_since(begin.max(counted_until));
+        counted_until = counted_until.max(end);
+    }
+    overlap
 }
 
 impl Drop for ReconcileGuard {
@@ -256,6 +349,7 @@ mod tests {
     #[case::recorded_in_its_middle(250, 50)]
     fn a_standstill_does_not_count_towards_expiry(#[case] since: i64, #[case] seconds: u64) {
         let at = Timestamp::from_seconds;
-        assert_eq!(overlap_since(&[(at(200), at(300))], at(since)), Duration::from_secs(seconds));
+        let intervals = vec![(at(250), at(260)), (at(200), at(270)), (at(260), at(300))];
+        assert_eq!(overlap_since(intervals, at(since)), Duration::from_secs(seconds));
     }
 }

@@ -76,7 +76,9 @@ pub(super) async fn begin(
         Err(error) => {
             account.release_permission(generation);
             match error {
-                LedgerError::StaleRevision { .. } | LedgerError::IllegalTransition(_) => Ok(None),
+                LedgerError::StaleRevision { .. }
+                | LedgerError::IllegalTransition(_)
+                | LedgerError::AccountPaused(_) => Ok(None),
                 error => Err(error),
             }
         }

@@ -67,6 +67,8 @@ pub enum WaitingFor {
     Account,
     /// A second person.
     Approval,
+    /// An operator who resumes the account.
+    Resume,
 }
 
 impl WaitingFor {
@@ -79,6 +81,7 @@ impl WaitingFor {
             WaitingFor::Credentials => "credentials",
             WaitingFor::Account => "account",
             WaitingFor::Approval => "approval",
+            WaitingFor::Resume => "resume",
         }
     }
 }
@@ -219,6 +222,7 @@ impl EngineCore {
             AccountHealth::CredentialsRefused => Some(WaitingFor::Credentials),
         };
         match refund.state {
+            State::Pending if account.is_paused() => Some(WaitingFor::Resume),
             State::Pending if suspended.is_some() => suspended,
             State::Pending if refund.not_before.is_some_and(|at| at > self.clock.now()) => Some(WaitingFor::Backoff),
             State::Pending => Some(WaitingFor::Turn),
@@ -239,10 +243,10 @@ impl EngineCore {
     ///
     /// # Errors
     /// [`EngineError::TooManyOperations`], and those of the operation.
-    pub(super) async fn run_detached(
+    pub(super) async fn run_detached<T: Send + 'static>(
         &self,
-        operation: impl Future<Output = Result<Refund, EngineError>> + Send + 'static,
-    ) -> Result<Refund, EngineError> {
+        operation: impl Future<Output = Result<T, EngineError>> + Send + 'static,
+    ) -> Result<T, EngineError> {
         let permit =
             self.detached_operations.clone().try_acquire_owned().map_err(|_| EngineError::TooManyOperations)?;
         let work = async move {

@@ -113,7 +113,8 @@ async fn record(
         let rule = &approval.rule;
         info!(refund = %id, account = %name, sequence, rule, "refund recorded: it waits for an approval");
         None
-    } else if let Some(slot) = slot {
+    // Without a slot, or where the ledger found the account paused, the refund is PENDING.
+    } else if let Some(slot) = slot.filter(|_| refund.state == State::Dispatching) {
         // Its outcome is the refund's one line at INFO.
         debug!(refund = %id, account = %name, sequence, "refund recorded");
         Some(Unsent { account, refund: refund.clone(), slot, generation })
@@ -191,7 +192,7 @@ async fn wait_for_outcome(core: &EngineCore, refund: Refund, mut waiter: Waiter,
             let is_after_until =
                 |at: Timestamp| Instant::now() + at.saturating_duration_since(core.clock.now()) > until;
             // A missing or changed account delays the refund like a suspended one.
-            let is_suspended = core.account_of(refund).map_or(true, |account| account.is_open());
+            let is_suspended = core.account_of(refund).map_or(true, |account| account.is_held());
             is_suspended || core.draining.is_cancelled() || refund.not_before.is_some_and(is_after_until)
         }
         _ => true,

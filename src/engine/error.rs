@@ -50,6 +50,9 @@ pub enum EngineError {
         /// The settings that differ; `account` if it is gone.
         differing: Vec<&'static str>,
     },
+    /// An operator has paused the account, so nothing is sent there.
+    #[error("account \"{0}\" is paused")]
+    AccountPaused(AccountName),
     /// The refund does not wait for an account.
     #[error("a refund that is {0} and does not wait for its account cannot be reassigned")]
     NotReassignable(State),

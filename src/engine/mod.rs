@@ -55,6 +55,7 @@ mod event_stream;
 mod lookup;
 mod monotonic_clock;
 mod outcome_log;
+pub mod pause;
 pub mod places;
 pub mod probe;
 mod probe_queue;
@@ -82,11 +83,13 @@ use crate::domain::history::EventRecord;
 use crate::domain::ids::{AccountName, RefundId};
 use crate::domain::probe::ProbeReport;
 use crate::domain::refund::Refund;
+use crate::domain::state::State;
 use crate::ledger::{Ledger, LedgerError, ListQuery, ListedRefund};
-use crate::providers::{Account, Accounts};
+use crate::providers::Accounts;
 
 use self::core::EngineCore;
 
+pub use self::account::AccountStatus;
 pub use self::circuit_breaker::AccountHealth;
 pub use self::commands::{ApprovalCommand, CreateCommand, CreateResult, ReassignCommand, ResolveCommand};
 pub use self::core::WaitingFor;
@@ -218,6 +221,23 @@ impl Engine {
         self.0.run_detached(reassign::reassign(self.0.clone(), command)).await
     }
 
+    /// Keeps an account from sending until [`Engine::resume`], also after a restart. Lookups go on.
+    /// Changes nothing if it is paused already.
+    ///
+    /// # Errors
+    /// [`EngineError::AccountNotFound`], those of the ledger.
+    pub async fn pause(&self, account: AccountName, reason: String, by: Authority) -> Result<(), EngineError> {
+        self.0.run_detached(pause::pause(self.0.clone(), account, reason, by)).await
+    }
+
+    /// Lets a paused account go on. Changes nothing if it is not paused.
+    ///
+    /// # Errors
+    /// As [`Engine::pause`].
+    pub async fn resume(&self, account: AccountName, by: Authority) -> Result<(), EngineError> {
+        self.0.run_detached(pause::resume(self.0.clone(), account, by)).await
+    }
+
     /// Asks the account's provider whether it is reached, accepts the login and is the service that
     /// is configured. Moves no money.
     ///
@@ -286,8 +306,18 @@ impl Engine {
     }
 
     /// All accounts with their health.
-    pub fn accounts(&self) -> Vec<(Arc<Account>, AccountHealth)> {
-        self.0.accounts.values().map(|account| (account.configured.clone(), account.health())).collect()
+    pub fn accounts(&self) -> Vec<AccountStatus> {
+        self.0.accounts.values().map(|account| account.status(self.now())).collect()
+    }
+
+    /// How many refunds of each account are PENDING. None: none.
+    ///
+    /// # Errors
+    /// Those of the ledger.
+    pub async fn pending_counts(&self) -> Result<BTreeMap<AccountName, u64>, EngineError> {
+        let counts = self.0.ledger.open_states().await?.into_iter();
+        let pending = counts.filter(|(_, state, _)| *state == State::Pending);
+        Ok(pending.map(|(account, _, count)| (account, count)).collect())
     }
 
     /// The state of each account's circuit breaker, one of

@@ -47,6 +47,9 @@ pub(super) async fn resolve(core: Arc<EngineCore>, command: ResolveCommand) -> R
 
 async fn send_again(core: &Arc<EngineCore>, refund: Refund, command: ResolveCommand) -> Result<Refund, EngineError> {
     let account = core.account_of(&refund)?.clone();
+    if account.is_paused() {
+        return Err(EngineError::AccountPaused(account.name().clone()));
+    }
     // Takes a slot before the attempt is recorded, so that a recorded attempt is sent immediately.
     let slot = tokio::select! {
         biased;
@@ -74,6 +77,7 @@ async fn record(core: &EngineCore, refund: &Refund, event: Event, actor: &Actor)
     };
     match core.record(refund, vec![event], next_check, actor).await {
         Err(LedgerError::StaleRevision { present }) => Err(EngineError::EtagMismatch { present: present.etag() }),
+        Err(LedgerError::AccountPaused(account)) => Err(EngineError::AccountPaused(account)),
         recorded => Ok(recorded?.outcome),
     }
 }

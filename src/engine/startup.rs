@@ -18,7 +18,7 @@ use crate::engine::monotonic_clock::MonotonicClock;
 use crate::engine::settings::EngineSettings;
 use crate::engine::waiters::Waiters;
 use crate::engine::{approval_expiry, event_stream, places, spans, workers};
-use crate::ledger::{Health, Ledger, LedgerError};
+use crate::ledger::{AccountPause, Health, Ledger, LedgerError};
 use crate::providers::Accounts;
 
 /// The number of interrupted attempts that are logged, one line each.
@@ -43,11 +43,18 @@ pub(super) async fn start(
     }
     let interrupted = ledger.mark_interrupted(clock.now()).await?;
     places::move_to_present(&*ledger, &registry, clock.now()).await?;
+    let pauses = ledger.pauses().await?;
     let mut accounts = BTreeMap::new();
     for account in registry.iter() {
         let standstills = ledger.standstills(&account.destination()).await?;
         let related = places::related_logins_of(account, &registry);
         let runtime = AccountRuntime::new(account.clone(), related, standstills, settings.circuit);
+        for pause in pauses.iter().filter(|pause| pause.account == account.name) {
+            runtime.set_pause(pause.clone());
+        }
+        if let Some(AccountPause { by, reason, .. }) = runtime.pause() {
+            warn!(account = %account.name, by = by.name, reason, "the account is paused: its refunds stay PENDING");
+        }
         accounts.insert(account.name.clone(), Arc::new(runtime));
     }
     let core = Arc::new(EngineCore {

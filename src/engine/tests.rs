@@ -4,6 +4,7 @@ mod approving;
 mod driving;
 mod logged;
 mod moved;
+mod paused;
 mod permission;
 mod reconciling;
 mod resent;
@@ -34,13 +35,13 @@ use crate::domain::outcome::{
 };
 use crate::domain::place::{Destination, Place};
 use crate::domain::refund::Intent;
-use crate::domain::state::State;
 use crate::domain::target::{DebitsuccessFields, DebitsuccessTarget, FieldViolation, SectigoTarget, Target};
 use crate::ledger::sqlite::{SqliteLedger, SqliteSettings};
 use crate::ledger::{
-    CreateOutcome, DueKind, DueQuery, FirstAttempt, Health, NewRefund, OpenRefunds, Reassign, RecordEvents, Recorded,
-    RelatedLogins, Reschedule, Ticket,
+    AccountPause, CreateOutcome, DueKind, DueQuery, FirstAttempt, Health, NewPause, NewRefund, OpenRefunds, Reassign,
+    RecordEvents, Recorded, RelatedLogins, Reschedule, Ticket,
 };
+use crate::providers::Account;
 use crate::providers::testing::log_capture::LogCapture;
 use crate::telemetry::metrics::AccountMeter;
 
@@ -631,6 +632,18 @@ impl Ledger for HeldLedger {
 
     async fn standstills(&self, at: &Destination) -> Result<Vec<(Timestamp, Timestamp)>, LedgerError> {
         self.inner.standstills(at).await
+    }
+
+    async fn pause(&self, pause: NewPause) -> Result<AccountPause, LedgerError> {
+        self.inner.pause(pause).await
+    }
+
+    async fn resume(&self, account: &AccountName, actor: &Actor, now: Timestamp) -> Result<(), LedgerError> {
+        self.inner.resume(account, actor, now).await
+    }
+
+    async fn pauses(&self) -> Result<Vec<AccountPause>, LedgerError> {
+        self.inner.pauses().await
     }
 
     async fn open_at(

@@ -177,6 +177,10 @@ async fn dispatch_batch(
 ///
 /// Expiry is final, so it uses a clock that accepts a jump only once a minute has confirmed it.
 async fn expire_overdue(core: &EngineCore, account: &AccountRuntime, now: Timestamp) -> Result<Timestamp, LedgerError> {
+    if account.is_paused() {
+        // Nothing expires meanwhile, and the end of the pause wakes the worker.
+        return Ok(now.saturating_add(MAX_IDLE));
+    }
     let Some(confirmed) = core.clock.confirmed_now() else { return Ok(now.saturating_add(CLOCK_RECHECK)) };
     let (at, limit) = (account.destination(), account.configured.pending_limit);
     // How far the confirmed clock is behind the engine's: by the engine's clock, its deadlines come

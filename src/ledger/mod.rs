@@ -52,8 +52,8 @@ use crate::domain::state::{IllegalTransition, State};
 /// The durable record. The module's doc says what every method promises.
 #[async_trait]
 pub trait Ledger: Send + Sync + 'static {
-    /// Records a new refund, with its first attempt if `dispatch` is set, or returns the refund
-    /// that has this id.
+    /// Records a new refund, with its first attempt if `dispatch` is set and the account is not
+    /// paused, or returns the refund that has this id.
     ///
     /// The reservation against a second refund of the same target, the search for a similar one, and
     /// then the caller's limits happen in the same transaction. A refund that a rule wants approved
@@ -76,7 +76,8 @@ pub trait Ledger: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`LedgerError::NotFound`], [`LedgerError::StaleRevision`],
-    /// [`LedgerError::IllegalTransition`], [`LedgerError::Overloaded`],
+    /// [`LedgerError::IllegalTransition`], [`LedgerError::AccountPaused`] for an event that begins
+    /// an attempt, [`LedgerError::Overloaded`],
     /// [`LedgerError::Unavailable`], [`LedgerError::CommitFailed`], [`LedgerError::Corrupt`]
     async fn record(&self, record: RecordEvents) -> Result<Recorded<Refund>, LedgerError>;
 
@@ -163,6 +164,26 @@ pub trait Ledger: Send + Sync + 'static {
     /// # Errors
     /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
     async fn standstills(&self, at: &Destination) -> Result<Vec<(Timestamp, Timestamp)>, LedgerError>;
+
+    /// Pauses an account: from now on no attempt of its refunds is recorded, no matter who decided
+    /// it and when. Returns the pause; if the account is in one already, that one, unchanged.
+    ///
+    /// # Errors
+    /// [`LedgerError::Overloaded`], [`LedgerError::Unavailable`], [`LedgerError::CommitFailed`],
+    /// [`LedgerError::Corrupt`]
+    async fn pause(&self, pause: NewPause) -> Result<AccountPause, LedgerError>;
+
+    /// Ends the pause of an account. Changes nothing if it is in none.
+    ///
+    /// # Errors
+    /// As [`Ledger::pause`].
+    async fn resume(&self, account: &AccountName, actor: &Actor, now: Timestamp) -> Result<(), LedgerError>;
+
+    /// Returns all pauses, by account, oldest first.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
+    async fn pauses(&self) -> Result<Vec<AccountPause>, LedgerError>;
 
     /// Returns open refunds at one account and place, in the order of recording, after
     /// `after_ordinal`.
@@ -324,6 +345,29 @@ pub struct OpenRefunds {
     pub count: u64,
 }
 
+/// A pause to begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewPause {
+    pub account: AccountName,
+    /// Why, in the operator's words.
+    pub reason: String,
+    pub actor: Actor,
+    pub now: Timestamp,
+}
+
+/// A period in which an account sends nothing. It does not count towards expiry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccountPause {
+    pub account: AccountName,
+    /// Why, in the operator's words.
+    pub reason: String,
+    /// Who began it.
+    pub by: Actor,
+    pub begin: Timestamp,
+    /// None: the account is in it.
+    pub end: Option<Timestamp>,
+}
+
 /// What a write led to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recorded<T> {
@@ -479,6 +523,9 @@ pub enum LedgerError {
     /// The state does not allow the event.
     #[error(transparent)]
     IllegalTransition(#[from] IllegalTransition),
+    /// The account is paused, so no attempt of its refunds begins.
+    #[error("the account \"{0}\" is paused")]
+    AccountPaused(AccountName),
     /// The caller cancelled the request before it was started. Nothing was recorded.
     #[error("the request was cancelled before it was recorded")]
     Cancelled,

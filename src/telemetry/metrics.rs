@@ -160,6 +160,13 @@ const WAITING: MetricSpec = MetricSpec {
     attributes: &["account"],
     help: "Open refunds whose account is not configured, or has another provider, endpoint, login or currency.",
 };
+const PAUSED: MetricSpec = MetricSpec {
+    name: "recoup.account.paused",
+    kind: MetricKind::Gauge,
+    unit: "1",
+    attributes: &["account"],
+    help: "1 while the account is paused and sends nothing, else 0.",
+};
 const CORRECTIONS: MetricSpec = MetricSpec {
     name: "recoup.corrections",
     kind: MetricKind::Counter,
@@ -260,7 +267,7 @@ const START_TIME: MetricSpec = MetricSpec {
 };
 
 /// All metrics.
-pub const METRICS: [MetricSpec; 25] = [
+pub const METRICS: [MetricSpec; 26] = [
     RPC_CALLS,
     HTTP_REQUESTS,
     ATTEMPTS,
@@ -272,6 +279,7 @@ pub const METRICS: [MetricSpec; 25] = [
     OLDEST_PENDING,
     OLDEST_UNAPPROVED,
     WAITING,
+    PAUSED,
     CORRECTIONS,
     CIRCUIT,
     WRITE_QUEUE,
@@ -301,6 +309,8 @@ pub struct GaugeSnapshot {
     pub oldest_unapproved: Vec<(AccountName, Option<Duration>)>,
     /// Number of each account's refunds that wait for its configuration.
     pub waiting_for_account: Vec<(AccountName, u64)>,
+    /// Whether each account is paused.
+    pub paused: Vec<(AccountName, bool)>,
     /// State of each account's circuit breaker, one of [`BREAKER_STATES`].
     pub circuits: Vec<(AccountName, &'static str)>,
     /// Writes that wait for the ledger's writer.
@@ -621,6 +631,11 @@ fn observe_gauges(meter: &Meter, gauges: &Arc<Mutex<GaugeSnapshot>>) {
     WAITING.observe_gauge(meter, gauges, move |snapshot, observe| {
         for (name, count) in &snapshot.waiting_for_account {
             observe(number(*count), &[account(name)]);
+        }
+    });
+    PAUSED.observe_gauge(meter, gauges, move |snapshot, observe| {
+        for (name, is_paused) in &snapshot.paused {
+            observe(f64::from(u8::from(*is_paused)), &[account(name)]);
         }
     });
     CLOCK_AHEAD.observe_gauge(meter, gauges, |snapshot, observe| observe(snapshot.clock_ahead.as_secs_f64(), &[]));

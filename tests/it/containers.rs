@@ -247,7 +247,7 @@ fn the_operations_guide_has_every_alert_with_its_expression() {
     let flat = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     let guide_flat = flat(&guide);
     let alerts: Vec<&str> = rules.split("- alert: ").skip(1).collect();
-    assert_eq!(alerts.len(), 8);
+    assert!(alerts.len() > 8, "only {} alerts were found", alerts.len());
     for alert in alerts {
         let (name, rest) = alert.split_once('\n').unwrap();
         let (_, rest) = rest.split_once("expr: ").unwrap();

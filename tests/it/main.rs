@@ -24,6 +24,7 @@ mod history;
 mod limits;
 mod operations;
 mod operator;
+mod pausing;
 mod port;
 mod probing;
 mod reassigning;

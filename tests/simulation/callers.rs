@@ -19,7 +19,7 @@ use crate::history::CallResult;
 use crate::oracle;
 use crate::people;
 use crate::places;
-use crate::plan::{ItemFate, Op, Plan, TargetPlan};
+use crate::plan::{ItemFate, Op, Plan, ProviderKind, TargetPlan};
 use crate::setups::SimulatedProvider as _;
 use crate::sim::{Sim, lock, micros};
 use crate::world;
@@ -80,6 +80,8 @@ impl Op {
             Op::Decide { .. } => "approve or reject",
             Op::Get { .. } => "get",
             Op::List => "list",
+            Op::Pause { .. } => "pause",
+            Op::Resume { .. } => "resume",
             Op::Settle { .. } => "provider decides",
             Op::Correct { .. } => "paid after a rejection",
             Op::RefundByOthers { .. } => "refunded by others",
@@ -182,8 +184,30 @@ pub(crate) async fn call(sim: Arc<Sim>, engine: Engine, op: Op) {
             record(&sim, "get", refund, None, None, get).await;
         }
         Op::List => oracle::judge_views(&sim, &engine).await,
+        Op::Pause { provider, second } => pause(&sim, &engine, account_of(provider, second)).await,
+        Op::Resume { provider, second } => resume(&sim, &engine, account_of(provider, second)).await,
         _ => {}
     }
+}
+
+fn account_of(provider: ProviderKind, second: bool) -> AccountName {
+    if second { provider.second_account() } else { provider.account_name() }
+}
+
+/// Pauses an account. From the moment at which the operator knows of it, nothing may be sent.
+async fn pause(sim: &Sim, engine: &Engine, account: AccountName) {
+    let paused = engine.pause(account.clone(), "as planned".to_owned(), Authority::unrestricted()).await;
+    sim.trace(format_args!("paused {account}: {paused:?}"));
+    if paused.is_ok() {
+        lock(&sim.history).pause_known(account, sim.last_event());
+    }
+}
+
+/// Resumes an account. From the moment at which the operator asks for it, it may send.
+pub(crate) async fn resume(sim: &Sim, engine: &Engine, account: AccountName) {
+    lock(&sim.history).resume_asked(&account, sim.last_event());
+    let resumed = engine.resume(account.clone(), Authority::unrestricted()).await;
+    sim.trace(format_args!("resumed {account}: {resumed:?}"));
 }
 
 /// Records the result of a call, or that its caller gave up.

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use recoup::domain::authority::Actor;
 use recoup::domain::clock::Timestamp;
 use recoup::domain::event::{Event, Observation, RecordSeen};
 use recoup::domain::history::EventRecord;
@@ -15,8 +16,8 @@ use recoup::domain::refund::Refund;
 use recoup::domain::state::State;
 use recoup::ledger::sqlite::SqliteLedger;
 use recoup::ledger::{
-    CreateOutcome, DueKind, DueQuery, Health, Ledger, LedgerError, ListQuery, ListedRefund, NewRefund, OpenRefunds,
-    Reassign, RecordEvents, Recorded, Reschedule,
+    AccountPause, CreateOutcome, DueKind, DueQuery, Health, Ledger, LedgerError, ListQuery, ListedRefund, NewPause,
+    NewRefund, OpenRefunds, Reassign, RecordEvents, Recorded, Reschedule,
 };
 use tokio::sync::watch;
 
@@ -241,6 +242,19 @@ impl Ledger for SimLedger {
     async fn standstills(&self, at: &Destination) -> Result<Vec<(Timestamp, Timestamp)>, LedgerError> {
         self.process.stop_if_ended().await;
         self.inner.standstills(at).await
+    }
+
+    async fn pause(&self, pause: NewPause) -> Result<AccountPause, LedgerError> {
+        self.write(format!("pause {}", pause.account), self.inner.pause(pause)).await
+    }
+
+    async fn resume(&self, account: &AccountName, actor: &Actor, now: Timestamp) -> Result<(), LedgerError> {
+        self.write(format!("resume {account}"), self.inner.resume(account, actor, now)).await
+    }
+
+    async fn pauses(&self) -> Result<Vec<AccountPause>, LedgerError> {
+        self.process.stop_if_ended().await;
+        self.inner.pauses().await
     }
 
     async fn open_at(

@@ -72,6 +72,10 @@ pub(crate) fn draw(seed: u64) -> Plan {
         rows_stand_beside_a_message(&mut rng, &mut plan);
     }
     let mut rng = SeededRng::new(seed, &[14]);
+    if rng.percent(15) {
+        accounts_are_paused(&mut rng, &mut plan);
+    }
+    let mut rng = SeededRng::new(seed, &[15]);
     if rng.percent(40) {
         people::draw(&mut rng, &mut plan);
     }
@@ -318,6 +322,21 @@ fn rows_stand_beside_a_message(rng: &mut SeededRng, plan: &mut Plan) {
     };
     let fault = Fault::Relabelled { code: rng.weighted(&[(4, 409), (1, 400), (1, 423), (1, 500)]) };
     plan.wire_faults.insert(0, WireFault { target: target as u8, moves_money: true, nth: 0, fault });
+}
+
+/// The operator pauses accounts and resumes most of them, at any moment.
+fn accounts_are_paused(rng: &mut SeededRng, plan: &mut Plan) {
+    for _ in 0..rng.between(1, 3) {
+        let provider = plan.targets[rng.index(plan.targets.len())].provider();
+        let second = rng.percent(10);
+        let place = rng.between(0, plan.steps.len() as u64) as usize;
+        plan.steps.insert(place, Step { after_ms: rng.between(0, 500), op: Op::Pause { provider, second } });
+        if rng.percent(80) {
+            let later = rng.between(place as u64 + 1, plan.steps.len() as u64) as usize;
+            let op = Op::Resume { provider, second };
+            plan.steps.insert(later, Step { after_ms: rng.between(0, 60_000), op });
+        }
+    }
 }
 
 fn first_refund(plan: &Plan) -> Option<(u8, u8)> {

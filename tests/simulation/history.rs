@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use recoup::domain::history::EventRecord;
+use recoup::domain::ids::AccountName;
 use recoup::domain::refund::{Intent, Refund};
 use recoup::domain::state::State;
 use recoup::engine::EngineError;
@@ -17,6 +18,9 @@ pub(crate) struct History {
     pub(crate) recorded: Vec<Recorded>,
     /// Refunds that the operator had sent again, once for each time.
     pub(crate) resends_by_operator: Vec<String>,
+    /// The pauses that the operator knew of: the account, the last event before the operator knew,
+    /// and the last one before the operator asked to resume it.
+    pub(crate) pauses: Vec<(AccountName, u64, Option<u64>)>,
     /// How many attempts of a refund were recorded and then not sent.
     pub(crate) abandoned_attempts: BTreeMap<String, usize>,
     /// Since when, in the world's time, every answered lookup of a refund has shown no record.
@@ -68,6 +72,22 @@ impl History {
 
     pub(crate) fn end(&mut self, call: usize, result: CallResult) {
         self.calls[call].result = result;
+    }
+
+    /// The operator knows that the account is paused.
+    pub(crate) fn pause_known(&mut self, account: AccountName, last_event: u64) {
+        if !self.pauses.iter().any(|(paused, _, end)| *paused == account && end.is_none()) {
+            self.pauses.push((account, last_event, None));
+        }
+    }
+
+    /// The operator asks to resume the account.
+    pub(crate) fn resume_asked(&mut self, account: &AccountName, last_event: u64) {
+        for (paused, _, end) in &mut self.pauses {
+            if paused == account && end.is_none() {
+                *end = Some(last_event);
+            }
+        }
     }
 
     pub(crate) fn record(&mut self, refund: &Refund) {

@@ -263,6 +263,7 @@ pub(crate) async fn judge(sim: &Sim, refunds: Vec<Refund>) {
         attempts(sim, &world, &history, refund, &events);
     }
     people::judge(sim, &refunds, &events);
+    pauses(sim, &history, &refunds, &events);
     call_results(sim, &history, &refunds, &events);
     if !history.streamed.iter().eq(events.iter()) {
         sim.violation(
@@ -306,6 +307,27 @@ fn histories(sim: &Sim, refunds: &BTreeMap<&str, &Refund>, events: &[EventRecord
                 "the history is the refund's",
                 format_args!("{id} is {} at {}", refund.state, refund.revision),
             );
+        }
+    }
+}
+
+/// No attempt of an account begins while the operator knows that it is paused.
+fn pauses(sim: &Sim, history: &History, refunds: &BTreeMap<&str, &Refund>, events: &[EventRecord]) {
+    for (account, after, until) in &history.pauses {
+        let is_within = |event: &&EventRecord| event.sequence > *after && until.is_none_or(|end| event.sequence <= end);
+        for event in events.iter().filter(is_within).filter(|event| event.to == State::Dispatching) {
+            // Whose attempt it was is not in the event, so a refund that was moved says nothing.
+            let refund = refunds.get(event.refund.as_str());
+            if refund.is_some_and(|refund| refund.account == *account && refund.placed_time.is_none()) {
+                sim.violation(
+                    "a paused account sends nothing",
+                    format_args!(
+                        "attempt {} of {} began while {account} was paused",
+                        event.attempt,
+                        event.refund.as_str()
+                    ),
+                );
+            }
         }
     }
 }

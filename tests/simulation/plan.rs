@@ -186,6 +186,15 @@ pub(crate) enum Op {
         refund: u8,
     },
     List,
+    /// The operator pauses an account of a provider, or lets it go on.
+    Pause {
+        provider: ProviderKind,
+        second: bool,
+    },
+    Resume {
+        provider: ProviderKind,
+        second: bool,
+    },
     /// The provider decides what it has accepted so far.
     Settle {
         target: u8,

@@ -23,8 +23,8 @@ use crate::logs::Logs;
 use crate::oracle;
 use crate::people;
 use crate::places;
-use crate::plan::{Op, Plan, ProviderKind};
-use crate::setups::{self, ConfiguredAccount};
+use crate::plan::{Op, PROVIDERS, Plan, ProviderKind};
+use crate::setups::{self, ConfiguredAccount, SimulatedProvider as _};
 use crate::sim::{Figures, Process, Sim, SimClock, lock};
 use crate::wire::{SimTransport, TOTAL_TIMEOUT};
 use crate::world;
@@ -196,6 +196,8 @@ async fn work(sim: &Arc<Sim>, engine: &Engine, next_step: &mut usize) -> End {
             | Op::Reassign { .. }
             | Op::Decide { .. }
             | Op::Get { .. }
+            | Op::Pause { .. }
+            | Op::Resume { .. }
             | Op::List => {
                 tokio::spawn(callers::call(sim.clone(), engine.clone(), step.op));
             }
@@ -233,6 +235,11 @@ fn follow(sim: &Arc<Sim>, engine: &Engine) {
 /// every refund is done. Then the oracle judges.
 async fn reach_quiescence(sim: &Arc<Sim>, engine: &Engine) {
     sim.turn_faults_off();
+    for provider in PROVIDERS {
+        for account in [provider.account_name(), provider.second_account()] {
+            callers::resume(sim, engine, account).await;
+        }
+    }
     let arrival = {
         let mut world = lock(&sim.world);
         world.end_outages(&sim.plan, sim.now());

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use recoup::domain::clock::{Clock, Timestamp};
+use recoup::ledger::Ledger as _;
 use recoup::ledger::sqlite::SqliteLedger;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -246,6 +247,11 @@ impl Sim {
 
     pub(crate) fn ledger(&self) -> Option<Arc<SqliteLedger>> {
         lock(&self.ledger).clone()
+    }
+
+    /// The ledger's last event; 0 if no process has it open.
+    pub(crate) fn last_event(&self) -> u64 {
+        self.ledger().map_or(0, |ledger| *ledger.committed().borrow())
     }
 
     pub(crate) fn next_write(&self) -> u32 {

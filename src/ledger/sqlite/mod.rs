@@ -14,6 +14,7 @@
 //! queries       all reads but pages
 //! pages         pages of refunds, for lists
 //! spending      what callers and accounts have asked for, for limits over a day
+//! pauses        pauses of accounts
 //! row_cache     rows that the writer need not read again
 //! rows          rows as values of encoding
 //! failure       which errors end all writing
@@ -38,6 +39,7 @@ mod file_watch;
 mod in_memory;
 mod open;
 mod pages;
+mod pauses;
 mod queries;
 mod row_cache;
 mod rows;
@@ -71,6 +73,7 @@ use self::state_counts::StateCounts;
 pub use self::survey::Survey;
 use self::transaction::WriteTxn;
 use self::writer::{Job, ReplySender, writer_died};
+use crate::domain::authority::Actor;
 use crate::domain::clock::Timestamp;
 use crate::domain::history::EventRecord;
 use crate::domain::ids::{AccountName, ProviderKind, RefundId};
@@ -80,8 +83,8 @@ use crate::domain::state::State;
 use crate::ledger::admin::{Audit, BackupError, LedgerAdmin};
 use crate::ledger::hash_chain::ChainHead;
 use crate::ledger::{
-    CreateOutcome, DueKind, DueQuery, Health, Ledger, LedgerError, ListQuery, ListedRefund, NewRefund, OpenRefunds,
-    Reassign, RecordEvents, Recorded, Reschedule,
+    AccountPause, CreateOutcome, DueKind, DueQuery, Health, Ledger, LedgerError, ListQuery, ListedRefund, NewPause,
+    NewRefund, OpenRefunds, Reassign, RecordEvents, Recorded, Reschedule,
 };
 use crate::telemetry::metrics::Metrics;
 
@@ -237,6 +240,19 @@ impl Ledger for SqliteLedger {
     async fn standstills(&self, at: &Destination) -> Result<Vec<(Timestamp, Timestamp)>, LedgerError> {
         let at = at.clone();
         self.read(move |connection| queries::standstills(connection, &at)).await
+    }
+
+    async fn pause(&self, pause: NewPause) -> Result<AccountPause, LedgerError> {
+        self.write(move |reply| Job::new(move |txn| pauses::begin(txn.connection, &pause), reply)).await
+    }
+
+    async fn resume(&self, account: &AccountName, actor: &Actor, now: Timestamp) -> Result<(), LedgerError> {
+        let (account, actor) = (account.clone(), actor.clone());
+        self.write(move |reply| Job::new(move |txn| pauses::end(txn.connection, &account, &actor, now), reply)).await
+    }
+
+    async fn pauses(&self) -> Result<Vec<AccountPause>, LedgerError> {
+        self.read(pauses::all).await
     }
 
     async fn open_at(

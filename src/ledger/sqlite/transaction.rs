@@ -9,6 +9,7 @@ use rusqlite::types::Value as SqlValue;
 use rusqlite::{Connection, params, params_from_iter};
 
 use super::failure::StepError;
+use super::pauses;
 use super::queries::{self, ConflictCheck, Similar};
 use super::row_cache::RowCache;
 use super::rows::RowRef;
@@ -89,9 +90,14 @@ pub(super) fn create(txn: &mut WriteTxn<'_>, create: &NewRefund) -> Result<Creat
     let gateway = Actor::gateway();
     let mut history = Vec::with_capacity(2);
     let recorded = NewEvent { from: None, kind: EventKind::Created, attempt: 0, actor: &create.by.actor, note: None };
-    // A refund that waits for an approval has no attempt.
-    let first_attempt = create.dispatch.as_ref().filter(|_| created.state == State::Pending);
-    let refund = if let Some(FirstAttempt { credential }) = first_attempt {
+    // A refund that waits for an approval has no attempt, nor has one of a paused account.
+    let dispatch = match &create.dispatch {
+        Some(first) if created.state == State::Pending && !pauses::is_paused(connection, &created.account)? => {
+            Some(first)
+        }
+        _ => None,
+    };
+    let refund = if let Some(FirstAttempt { credential }) = dispatch {
         let dispatched = Event::Dispatched { credential: credential.clone() };
         let after = created.apply(&dispatched, create.now)?;
         let next = NewEvent::of(&created, &dispatched, &after, &gateway);
@@ -179,6 +185,9 @@ fn record_payee(connection: &Connection, ordinal: i64, refund: &Refund) -> Resul
 
 pub(super) fn record(txn: &mut WriteTxn<'_>, record: &RecordEvents) -> Result<Refund, StepError> {
     let stored = load_verified(txn, &record.id, record.revision)?;
+    if record.events.iter().any(Event::begins_attempt) {
+        pauses::refuse_if_paused(txn.connection, &stored.refund.account)?;
+    }
     let corrects = record.events.iter().any(|event| matches!(event, Event::Corrected { .. }));
     if corrects
         && let Some(conflicting) =

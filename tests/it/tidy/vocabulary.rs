@@ -64,7 +64,6 @@ const BANNED_WORDS: &[(&str, &str)] = &[
 
 /// A whole name that stood for something else, and what it is called.
 const BANNED_NAMES: &[(&str, &str)] = &[
-    ("AccountLimits", "kept for limits of accounts"),
     ("Alarm", "HaltOnPanic"),
     ("BadMoney", "InvalidAmount"),
     ("BadName", "InvalidName"),
@@ -82,7 +81,6 @@ const BANNED_NAMES: &[(&str, &str)] = &[
     ("Position", "BreakerState"),
     ("Purpose", "RequestKind"),
     ("Recent", "RowCache or EventBuffer"),
-    ("Rules", "RetryRules"),
     ("Shared", "EngineCore, LedgerState or ValidationCore"),
     ("Sign", "AccountSignal"),
     ("Slip", "StoredRefund"),

@@ -231,6 +231,24 @@ CREATE TABLE spending_subjects (
     from_hour INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- The periods in which an operator, or the start of a restored ledger, keeps an account from
+-- sending. They do not count towards the expiry of its refunds. An actor of null is the gateway.
+CREATE TABLE account_pauses (
+    account    TEXT    NOT NULL CHECK (length(account) BETWEEN 1 AND 63),
+    begin_time INTEGER NOT NULL,
+    reason     TEXT    NOT NULL CHECK (reason <> ''),
+    actor      TEXT    CHECK (actor <> 'gateway'),
+    actor_credential TEXT CHECK (actor_credential <> ''),
+    actor_policy     TEXT CHECK (actor_policy <> ''),
+    end_time   INTEGER CHECK (end_time >= begin_time),
+    end_actor  TEXT    CHECK (end_actor <> 'gateway'),
+    end_actor_credential TEXT CHECK (end_actor_credential <> ''),
+    end_actor_policy     TEXT CHECK (end_actor_policy <> ''),
+    PRIMARY KEY (account, begin_time),
+    CHECK (end_time IS NOT NULL OR (end_actor IS NULL AND end_actor_credential IS NULL AND end_actor_policy IS NULL))
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX account_pauses_running ON account_pauses (account) WHERE end_time IS NULL;
+
 -- The history. Rows are only appended.
 CREATE TABLE events (
     sequence      INTEGER PRIMARY KEY CHECK (sequence >= 1),
