@@ -3,8 +3,9 @@
 
 use std::path::PathBuf;
 
-const PROTOS: [&str; 4] = [
+const PROTOS: [&str; 5] = [
     "recoup/v1/account_service.proto",
+    "recoup/v1/audit_service.proto",
     "recoup/v1/error_reason.proto",
     "recoup/v1/refund_service.proto",
     "recoup/v1/validation_status_service.proto",

@@ -21,7 +21,8 @@ pub use self::reload::Reloader;
 use self::reload::SecretFiles;
 pub use self::start_preview::{DisplacedRefunds, PreviewError, preview_start};
 use crate::api::health::Readiness;
-use crate::api::{self, ServeError};
+use crate::api::{self, Answering, ServeError};
+use crate::checkpoint::{CheckpointError, CheckpointTask, Checkpoints, LedgerHistory, LostHistory};
 use crate::config::changes::Reloadable;
 use crate::config::{ConfigErrors, Settings};
 use crate::domain::clock::{Clock, SystemClock, Timestamp};
@@ -29,6 +30,7 @@ use crate::domain::ids::AccountName;
 use crate::domain::probe::ProbeReport;
 use crate::domain::state::State;
 use crate::engine::{Engine, probe};
+use crate::ledger::admin::StartPause;
 use crate::ledger::sqlite::{OpenError, SqliteLedger};
 use crate::ledger::{Health, Ledger, LedgerAdmin, LedgerError};
 use crate::providers::{Account, Accounts, ConnectError};
@@ -44,6 +46,7 @@ pub struct App {
     engine: Engine,
     validation: Validation,
     ledger: Arc<dyn LedgerAdmin>,
+    checkpoints: Option<CheckpointTask>,
     readiness: watch::Sender<Readiness>,
     server: JoinHandle<Result<(), ServeError>>,
     closing: CancellationToken,
@@ -78,6 +81,12 @@ pub enum StartError {
     /// The metrics cannot be set up.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
+    /// The ledger does not fit its newest checkpoint.
+    #[error(transparent)]
+    LostHistory(LostHistory),
+    /// The checkpoints cannot be read or written.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
     /// The work that the last process left cannot be recovered.
     #[error("could not recover the work in the ledger: {0}")]
     Recovery(#[from] LedgerError),
@@ -113,6 +122,7 @@ impl App {
             let (name, provider, endpoint) = (&account.name, account.provider, &account.place.endpoint);
             info!(account = %name, %provider, endpoint, currency = %account.place.currency, "account configured");
         }
+        let checkpoints = open_history(&settings, &ledger, &ledger_admin, &clock).await?;
         let engine = Engine::start(ledger.clone(), accounts.clone(), clock.clone(), settings.engine.clone()).await?;
         let validation = Validation::new(accounts.clone(), clock.clone(), settings.validation);
         let readiness = watch::Sender::new(Readiness::Ready);
@@ -121,8 +131,11 @@ impl App {
         let secret_files = follow_secrets(&settings, &accounts, &engine, &closing);
         let serve = api::serve(
             listener,
-            engine.clone(),
-            validation.clone(),
+            Answering {
+                engine: engine.clone(),
+                validation: validation.clone(),
+                checkpoints: checkpoints.as_ref().map_or_else(Checkpoints::off, CheckpointTask::checkpoints),
+            },
             readiness.subscribe(),
             settings.api.clone(),
             metrics.clone(),
@@ -143,6 +156,7 @@ impl App {
             engine,
             validation,
             ledger: ledger_admin,
+            checkpoints,
             readiness,
             server,
             closing,
@@ -200,6 +214,9 @@ impl App {
         if tokio::time::timeout(CLOSE_TIMEOUT, &mut server).await.is_err() {
             warn!("connections are still open after the drain: closing them");
             server.abort();
+        }
+        if let Some(checkpoints) = self.checkpoints {
+            checkpoints.stop().await;
         }
         self.ledger.close().await;
         info!("recoup stopped");
@@ -296,6 +313,44 @@ type LedgerHandles = (Arc<dyn Ledger>, Arc<dyn LedgerAdmin>);
 fn open_ledger(settings: &Settings) -> Result<LedgerHandles, OpenError> {
     let ledger = Arc::new(SqliteLedger::open(&settings.ledger_path, settings.ledger.clone())?);
     Ok((ledger.clone(), ledger))
+}
+
+/// Compares the ledger with its newest checkpoint, pauses every account if it has lost history or
+/// is a restored backup, and begins to sign checkpoints. Nothing has been sent before.
+async fn open_history(
+    settings: &Settings,
+    ledger: &Arc<dyn Ledger>,
+    admin: &Arc<dyn LedgerAdmin>,
+    clock: &Arc<dyn Clock>,
+) -> Result<Option<CheckpointTask>, StartError> {
+    let history = match &settings.checkpoint {
+        Some(checkpoint) => Some(LedgerHistory::open(checkpoint, &**ledger, &**admin).await?),
+        None => None,
+    };
+    let lost = history.as_ref().and_then(|history| history.lost.clone());
+    match &lost {
+        Some(lost) if !settings.accept_lost_history => return Err(StartError::LostHistory(lost.clone())),
+        Some(lost) => warn!(%lost, "the ledger has lost history, and the start accepts it"),
+        None if settings.accept_lost_history => warn!("--accept-lost-history is not needed: remove it"),
+        None => {}
+    }
+    if history.is_none() && admin.identity().await?.has_checkpoints {
+        warn!("the ledger had checkpoints, and none are configured: an old copy of it would not be noticed");
+    }
+    let configured = settings.accounts.iter().map(|account| account.name.clone()).collect();
+    let start = StartPause { lost_history: lost.is_some(), configured, now: clock.now() };
+    let pauses = admin.pause_if_restored(start).await?;
+    if let Some(pause) = pauses.first() {
+        let accounts = pauses.iter().map(|pause| pause.account.as_str()).collect::<Vec<_>>().join(" ");
+        warn!(accounts, reason = pause.reason, "the ledger is a restored one: accounts were paused");
+    }
+    match (history, &settings.checkpoint) {
+        (Some(history), Some(checkpoint)) => {
+            let (ledger, admin, clock) = (ledger.clone(), admin.clone(), clock.clone());
+            Ok(Some(CheckpointTask::start(history, checkpoint.every, ledger, admin, clock).await?))
+        }
+        _ => Ok(None),
+    }
 }
 
 async fn bind(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {

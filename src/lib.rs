@@ -15,6 +15,7 @@
 //! providers   three provider protocols behind one trait
 //! engine      sends each refund at most once, and finds out the outcome
 //! validation  reads the validation status of certificate orders
+//! checkpoint  signed notes about how far the ledger reaches
 //! api         the gRPC server
 //! config      reads settings and reports all errors together
 //! app         builds a gateway and stops it in order
@@ -38,6 +39,7 @@ pub mod proto {
 
 pub mod domain;
 
+pub mod checkpoint;
 pub mod http;
 pub mod ledger;
 pub mod providers;

@@ -15,7 +15,8 @@ use recoup::telemetry::{self, LogFilter};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::cli::{
-    AccountsArguments, BackupArguments, CheckArguments, HealthArguments, RefundsArguments, VerifyArguments, print_line,
+    AccountsArguments, AuditArguments, BackupArguments, CheckArguments, HealthArguments, RefundsArguments,
+    VerifyArguments, print_line,
 };
 
 /// A refund makes many small allocations on several threads, which are slow with the system's
@@ -36,7 +37,7 @@ struct Arguments {
 enum Command {
     /// Run the gateway until SIGTERM, SIGQUIT or Ctrl-C; SIGHUP reloads its secrets and its log
     /// filter.
-    Serve(ConfigFile),
+    Serve(ServeArguments),
     /// Check the configuration and print every error with its key; with --online also probe the
     /// providers, with --ledger compare the ledger's refunds with the accounts.
     Check(CheckArguments),
@@ -49,6 +50,8 @@ enum Command {
     Accounts(AccountsArguments),
     /// Copy a ledger, even while a gateway writes to it, and verify the copy.
     Backup(BackupArguments),
+    /// Checkpoints of the history: make a key, export the history, check it offline.
+    Audit(AuditArguments),
     /// Verify a ledger that no gateway has open, and print every inconsistency.
     Verify(VerifyArguments),
     /// Run the gateway together with simulators of all three providers, on this machine only.
@@ -57,11 +60,16 @@ enum Command {
 }
 
 #[derive(clap::Args)]
-struct ConfigFile {
+struct ServeArguments {
     /// The TOML file with the settings; RECOUP_* variables override it. Default: the file that
     /// RECOUP_CONFIG names, or variables only.
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
+
+    /// Start although the ledger does not fit its newest checkpoint, with every account paused. For
+    /// a ledger that was restored from a copy.
+    #[arg(long)]
+    accept_lost_history: bool,
 }
 
 /// Exit status: the configuration has errors.
@@ -98,7 +106,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         }),
         Command::Serve(file) => {
             let settings = match Settings::from_process(file.config.as_deref()) {
-                Ok(settings) => settings,
+                Ok(settings) => Settings { accept_lost_history: file.accept_lost_history, ..settings },
                 Err(errors) => {
                     print_line(&mut std::io::stderr(), &errors.to_string());
                     return Ok(ExitCode::from(CONFIGURATION_ERROR));
@@ -140,6 +148,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Refunds(arguments) => Ok(small_runtime()?.block_on(cli::refunds(arguments))),
         Command::Accounts(arguments) => Ok(small_runtime()?.block_on(cli::accounts(arguments))),
         Command::Backup(arguments) => Ok(cli::backup(&arguments)),
+        Command::Audit(arguments) => Ok(cli::audit(&arguments)),
         Command::Verify(arguments) => Ok(cli::verify(&arguments)),
         #[cfg(feature = "staging")]
         Command::Staging(options) => runtime(Settings::default().worker_threads())?.block_on(async {

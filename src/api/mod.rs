@@ -1,7 +1,8 @@
 //! The gRPC server: services, limits and shutdown.
 //!
 //! ```text
-//! refunds validation accounts health  services: convert the request, call, convert the answer
+//! refunds validation accounts audit health
+//!                                     services: convert the request, call, convert the answer
 //! convert page_token deadline         between the public contract and the domain
 //! status                              the only mapping from an error to a tonic::Status
 //! layers                              applied to every call
@@ -9,6 +10,7 @@
 //! ```
 
 mod accounts;
+mod audit;
 mod connection;
 mod convert;
 mod deadline;
@@ -29,13 +31,16 @@ use tonic::transport::Server;
 use tonic_health::pb::health_server::HealthServer;
 
 use crate::api::accounts::AccountsApi;
+use crate::api::audit::AuditApi;
 use crate::api::health::{HealthApi, Readiness};
 use crate::api::layers::call_limit::CallLimitLayer;
 use crate::api::layers::call_metrics::KnownMethods;
 use crate::api::refunds::RefundsApi;
 use crate::api::validation::ValidationApi;
+use crate::checkpoint::Checkpoints;
 use crate::engine::Engine;
 use crate::proto::v1::account_service_server::AccountServiceServer;
+use crate::proto::v1::audit_service_server::AuditServiceServer;
 use crate::proto::v1::refund_service_server::RefundServiceServer;
 use crate::proto::v1::validation_status_service_server::ValidationStatusServiceServer;
 use crate::telemetry::metrics::Metrics;
@@ -61,6 +66,13 @@ impl Default for ApiSettings {
             max_streams_per_connection: 200,
         }
     }
+}
+
+/// What answers the calls.
+pub struct Answering {
+    pub engine: Engine,
+    pub validation: Validation,
+    pub checkpoints: Checkpoints,
 }
 
 /// Why the server cannot run.
@@ -104,18 +116,24 @@ macro_rules! bounded {
 /// [`ServeError`] if the port cannot be served.
 pub async fn serve(
     listener: TcpListener,
-    engine: Engine,
-    validation: Validation,
+    answering: Answering,
     readiness: watch::Receiver<Readiness>,
     settings: ApiSettings,
     metrics: Metrics,
     closing: CancellationToken,
 ) -> Result<(), ServeError> {
+    let Answering { engine, validation, checkpoints } = answering;
     let refunds = RefundServiceServer::new(RefundsApi { engine: engine.clone(), max_wait: settings.max_wait });
     let accounts = AccountServiceServer::new(AccountsApi { engine });
+    let audit = AuditServiceServer::new(AuditApi { checkpoints });
     let validation = ValidationStatusServiceServer::new(ValidationApi::new(validation));
-    let services =
-        ["recoup.v1.RefundService", "recoup.v1.AccountService", "recoup.v1.ValidationStatusService"].to_vec();
+    let services = [
+        "recoup.v1.RefundService",
+        "recoup.v1.AccountService",
+        "recoup.v1.AuditService",
+        "recoup.v1.ValidationStatusService",
+    ]
+    .to_vec();
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
@@ -140,6 +158,7 @@ pub async fn serve(
         .layer(CallLimitLayer::new(settings.max_concurrent_calls, metrics, methods))
         .add_service(bounded!(refunds))
         .add_service(bounded!(accounts))
+        .add_service(bounded!(audit))
         .add_service(bounded!(validation))
         .add_service(bounded!(HealthServer::new(HealthApi { readiness, services })))
         .add_service(bounded!(reflection().build_v1()?))

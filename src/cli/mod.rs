@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! accounts recoup accounts ...: pause and resume
+//! audit    recoup audit ...: keys, export and offline check of the history
 //! refunds  recoup refunds ...: an operator's commands, through the gRPC API of a running gateway
 //! health   recoup health: whether a running gateway serves, for supervisors
 //! check    recoup check: arguments and output
@@ -12,6 +13,7 @@
 //! ```
 
 mod accounts;
+mod audit;
 mod backup;
 mod check;
 mod client;
@@ -23,6 +25,7 @@ mod verify;
 use std::process::ExitCode;
 
 pub(crate) use self::accounts::{AccountsArguments, accounts};
+pub(crate) use self::audit::{AuditArguments, audit};
 pub(crate) use self::backup::{BackupArguments, run as backup};
 pub(crate) use self::check::{CheckArguments, preview_lines, probe_lines};
 pub(crate) use self::health::{HealthArguments, health};

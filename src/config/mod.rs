@@ -37,6 +37,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::api::ApiSettings;
+use crate::checkpoint::CheckpointSettings;
 use crate::domain::ids::AccountName;
 use crate::engine::EngineSettings;
 use crate::ledger::sqlite::SqliteSettings;
@@ -65,6 +66,11 @@ pub struct Settings {
     pub ledger_path: PathBuf,
     /// `[ledger]`
     pub ledger: SqliteSettings,
+    /// `[checkpoint]`. None: no checkpoints are signed.
+    pub checkpoint: Option<CheckpointSettings>,
+    /// From the command line: starts, with every account paused, although the ledger does not fit
+    /// its newest checkpoint.
+    pub accept_lost_history: bool,
     /// `[log]` and `[traces]`
     pub telemetry: TelemetrySettings,
     /// Address of the metrics endpoint; loopback only. None: no endpoint, and nothing is measured.
@@ -100,6 +106,8 @@ impl Default for Settings {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 50051)),
             ledger_path: PathBuf::from("recoup.db"),
             ledger: SqliteSettings::default(),
+            checkpoint: None,
+            accept_lost_history: false,
             telemetry: TelemetrySettings::default(),
             metrics_listen: None,
             api: ApiSettings::default(),
@@ -183,6 +191,14 @@ impl Settings {
                 ledger.queue_length,
                 ledger.batch_size
             ),
+            match &self.checkpoint {
+                Some(checkpoint) => format!(
+                    "checkpoints: to {}, every {} if there is something new",
+                    checkpoint.file.display(),
+                    seconds(checkpoint.every)
+                ),
+                None => "checkpoints: none".to_owned(),
+            },
             format!("log: {} as {}", telemetry.log_filter, log_format_name(telemetry.log_format)),
             match self.metrics_listen {
                 Some(address) => format!("metrics: at http://{address}/metrics"),
@@ -245,6 +261,7 @@ impl Settings {
             listen,
             ledger_path,
             ledger,
+            checkpoint,
             telemetry,
             metrics_listen,
             api,
@@ -261,6 +278,8 @@ impl Settings {
         read.parsed("ledger.path", parse_file_path, ledger_path);
         read.number("ledger.queue_length", 1..=1_000_000, &mut ledger.queue_length);
         read.number("ledger.batch_size", 1..=10_000, &mut ledger.batch_size);
+
+        *checkpoint = read_checkpoint(read);
 
         read.section("log");
         read.parsed("log.format", parse_log_format, &mut telemetry.log_format);
@@ -317,6 +336,24 @@ impl Settings {
         settings.warnings = read.take_warnings();
         settings
     }
+}
+
+/// Either both files are set or neither.
+fn read_checkpoint(read: &mut Reader<'_>) -> Option<CheckpointSettings> {
+    read.section("checkpoint");
+    let file = read.optional("checkpoint.file", parse_file_path);
+    let key_file = read.optional("checkpoint.key_file", parse_file_path);
+    let mut every = CheckpointSettings::EVERY;
+    read.seconds("checkpoint.every_s", 1..=86_400, &mut every);
+    for (key, other) in [("checkpoint.file", "checkpoint.key_file"), ("checkpoint.key_file", "checkpoint.file")] {
+        if !read.is_set(key) && read.is_set(other) {
+            read.error(key, format!("is required where `{other}` is set"));
+        }
+    }
+    if file.is_some() && file == key_file {
+        read.error("checkpoint.key_file", "must be another file than `checkpoint.file`");
+    }
+    Some(CheckpointSettings { file: file?, key_file: key_file?, every })
 }
 
 /// Path and text of the file that the command line or its variable names; both empty if none does.

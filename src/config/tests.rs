@@ -61,6 +61,18 @@ fn only_error(text: &str, pairs: &[(&str, &str)]) -> String {
     errors.to_string()
 }
 
+#[rstest]
+#[case::the_file_alone("checkpoint.file = \"c\"", &["checkpoint.key_file"])]
+#[case::the_key_alone("checkpoint.key_file = \"k\"", &["checkpoint.file"])]
+#[case::one_file_for_both("checkpoint.file = \"c\"\ncheckpoint.key_file = \"c\"", &["checkpoint.key_file"])]
+#[case::too_seldom("checkpoint.file = \"\"\ncheckpoint.key_file = \"k\"\ncheckpoint.every_s = 0", &["checkpoint.file", "checkpoint.every_s"])]
+fn checkpoints_need_both_files(#[case] text: &str, #[case] expected: &[&str]) {
+    assert_eq!(keys(read(&format!("{text}\n{SECTIGO}"), &[])), expected);
+    let both = "checkpoint.file = \"c\"\ncheckpoint.key_file = \"k\"\n";
+    let checkpoint = read(&format!("{both}{SECTIGO}"), &[]).unwrap().checkpoint.unwrap();
+    assert_eq!(checkpoint.every, Duration::from_secs(60));
+}
+
 #[test]
 fn a_minimal_configuration_gets_the_defaults() {
     let settings = read(&format!("{SECTIGO}{NAMECOM}{DEBITSUCCESS}"), &[]).unwrap();
@@ -470,8 +482,14 @@ fn the_reference_is_valid_and_its_comments_show_the_defaults() {
         Settings { entries: changes::Entries::default(), ..settings }
     };
     let as_written = settings_of(REFERENCE);
-    let no_default =
-        ["former", "ca_file", "_file", "listen = \"127.0.0.1:9464\"", "endpoint = \"http://127.0.0.1:4317\""];
+    let no_default = [
+        "former",
+        "ca_file",
+        "_file",
+        "file = \"/var/lib/recoup/checkpoints\"",
+        "listen = \"127.0.0.1:9464\"",
+        "endpoint = \"http://127.0.0.1:4317\"",
+    ];
     let in_full = settings_of(&reference_in_full(&no_default));
     assert_eq!(format!("{as_written:?}"), format!("{in_full:?}"));
 }

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::AccountName;
 use crate::domain::state::State;
-use crate::ledger::LedgerError;
+use crate::ledger::{AccountPause, LedgerError};
 use crate::telemetry::metrics::Metrics;
 
 /// The administration of a ledger that a gateway has open.
@@ -65,9 +65,62 @@ pub trait LedgerAdmin: Send + Sync + 'static {
     /// [`BackupError`] if there is no copy. What is wrong inside the copy is a [`AuditFinding`].
     async fn backup(&self, to: &Path) -> Result<Audit, BackupError>;
 
+    /// Returns what the ledger says about itself.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
+    async fn identity(&self) -> Result<LedgerIdentity, LedgerError>;
+
+    /// Remembers for ever that a checkpoint of this ledger is on disk.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`], [`LedgerError::CommitFailed`], [`LedgerError::Corrupt`]
+    async fn remember_checkpoints(&self) -> Result<(), LedgerError>;
+
+    /// Start-up: pauses every configured account, and every account with open refunds, if history
+    /// is lost or the ledger is a copy of [`LedgerAdmin::backup`], whose mark is removed in the
+    /// same transaction. As long as one of these pauses runs, each start pauses accounts that are
+    /// configured since.
+    ///
+    /// Returns the pauses of this start; none if there was no reason.
+    ///
+    /// # Errors
+    /// As [`LedgerAdmin::remember_checkpoints`].
+    async fn pause_if_restored(&self, start: StartPause) -> Result<Vec<AccountPause>, LedgerError>;
+
     /// Finishes the queued writes and releases the ledger. Every later call returns
     /// [`LedgerError::Unavailable`].
     async fn close(&self);
+}
+
+/// What a ledger says about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LedgerIdentity {
+    /// 32 hex digits, drawn when the ledger was created. Copies keep it.
+    pub id: String,
+    /// It was made by [`LedgerAdmin::backup`], and no gateway has started on it.
+    pub is_backup_copy: bool,
+    /// A checkpoint of it was written once.
+    pub has_checkpoints: bool,
+}
+
+/// What a start knows about a ledger that may be a restored one.
+#[derive(Debug, Clone)]
+pub struct StartPause {
+    /// The ledger does not fit its checkpoints, and the operator has accepted that.
+    pub lost_history: bool,
+    pub configured: Vec<AccountName>,
+    pub now: Timestamp,
+}
+
+/// What the origin of every ledger's checkpoints begins with.
+pub const ORIGIN_PREFIX: &str = "recoup/ledger/";
+
+impl LedgerIdentity {
+    /// The origin of the ledger's checkpoints, and the name of the keys that sign them.
+    pub fn origin(&self) -> String {
+        format!("{ORIGIN_PREFIX}{}", self.id)
+    }
 }
 
 /// The result of an audit: every stored value that does not match, named by table, row and column.

@@ -88,7 +88,7 @@ impl ChainHead {
     /// The head after one more event.
     pub(super) fn after(&self, event: &EventHashInput<'_>) -> ChainHead {
         let sequence = self.sequence.saturating_add(1);
-        ChainHead { sequence, hash: hash_of(PURPOSE_EVENT, event.fields(sequence, &self.hash)) }
+        ChainHead { sequence, hash: event_hash(event.fields(sequence, &self.hash)) }
     }
 
     /// The head that an event records.
@@ -97,8 +97,31 @@ impl ChainHead {
     }
 }
 
+/// What the hash of an event covers, in this order: see the module's doc.
+pub(super) const EVENT_FIELDS: [&str; 14] = [
+    "previous",
+    "sequence",
+    "refund",
+    "revision",
+    "event_time",
+    "from_state",
+    "to_state",
+    "kind",
+    "attempt",
+    "actor",
+    "actor_credential",
+    "actor_policy",
+    "note",
+    "refund_digest",
+];
+
 const PURPOSE_EVENT: &str = "recoup event 2";
 const PURPOSE_REFUND: &str = "recoup refund 2";
+
+/// The chain hash of an event with these fields, in the order of [`EVENT_FIELDS`].
+pub(super) fn event_hash<'a>(fields: impl IntoIterator<Item = (&'static str, Cow<'a, ColumnValue<'a>>)>) -> Hash {
+    hash_of(PURPOSE_EVENT, fields)
+}
 
 /// The digest of a refund's row: `intent` are the values of [`INTENT_COLUMNS`], `state` those of
 /// [`STATE_COLUMNS`].
@@ -148,7 +171,7 @@ impl<'a> EventHashInput<'a> {
         }
     }
 
-    fn fields(&self, sequence: u64, previous: &'a Hash) -> [(&'static str, Cow<'a, ColumnValue<'a>>); 14] {
+    pub(super) fn fields(&self, sequence: u64, previous: &'a Hash) -> [(&'static str, Cow<'a, ColumnValue<'a>>); 14] {
         let integer_value = |number| ColumnValue::Integer(number);
         let text = |text: &'a str| ColumnValue::Text(Cow::Borrowed(text));
         let blob = |hash: &'a Hash| ColumnValue::Blob(Cow::Borrowed(hash.as_slice()));
@@ -212,6 +235,25 @@ mod tests {
     fn hash_with(later: ColumnValue<'static>) -> Hash {
         let fields = PRESENT.map(|(name, number)| (name, Cow::Owned(ColumnValue::Integer(number))));
         hash_of("test", fields.into_iter().chain([("later", Cow::Owned(later))]))
+    }
+
+    /// An exported history has all that a hash covers.
+    #[test]
+    fn the_fields_of_an_event_are_those_that_are_exported() {
+        let (refund, actor) = (RefundId::parse("one").unwrap(), Actor::gateway());
+        let input = EventHashInput {
+            refund: &refund,
+            revision: 1,
+            time_micros: 1,
+            from: None,
+            to: State::Pending,
+            kind: EventKind::Created,
+            attempt: 0,
+            actor: &actor,
+            note: None,
+            refund_digest: None,
+        };
+        assert_eq!(input.fields(1, &[0; 32]).map(|(name, _)| name), EVENT_FIELDS);
     }
 
     #[test]

@@ -17,6 +17,7 @@
 //! admin           the trait for metrics, verification and backup
 //! encoding        refunds and events as columns; names no database
 //! hash_chain      digests and the chain of events; names no database
+//! export          events as lines of JSON, for an audit elsewhere
 //! sqlite/         the embedded backend
 //! contract_tests/ what every backend must do, run on each
 //! ```
@@ -28,6 +29,7 @@ pub mod admin;
 #[cfg(test)]
 mod contract_tests;
 mod encoding;
+pub mod export;
 mod hash_chain;
 pub mod sqlite;
 
@@ -38,7 +40,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-pub use self::admin::LedgerAdmin;
+pub use self::admin::{LedgerAdmin, ORIGIN_PREFIX};
 use crate::domain::authority::{Actor, Authority};
 use crate::domain::clock::Timestamp;
 use crate::domain::event::Event;

@@ -53,10 +53,8 @@ openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.
 certificate server DNS:localhost
 certificate shop URI:spiffe://test/go
 token() { # CALLER: writes the token, prints its line for the access file
-    "$programs/recoup" token new --caller "$1" > "$1.new"
-    grep -o 'recoup_[A-Za-z0-9_-]*' "$1.new" | head -n 1 > "$1.token"
-    chmod 600 "$1.token"
-    grep -o '{ id = .* }' "$1.new"
+    (umask 077 && "$programs/recoup" token new --caller "$1" > "$1.token" 2> "$1.line")
+    grep -o '{ id = .* }' "$1.line"
 }
 cat > access.toml <<TOML
 [callers.python]

@@ -19,6 +19,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use recoup::proto::v1 as proto;
 use recoup::proto::v1::account_service_client::AccountServiceClient;
+use recoup::proto::v1::audit_service_client::AuditServiceClient;
 use recoup::proto::v1::create_refund_request::Target;
 use recoup::proto::v1::refund::State;
 use recoup::proto::v1::refund_service_client::RefundServiceClient;
@@ -65,9 +66,10 @@ const METADATA: [(&str, &str); 5] = [
     ("traceparent", "cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-canary-traceparent"),
 ];
 /// Every call of the contract.
-const CALLS: [&str; 13] = [
+const CALLS: [&str; 14] = [
     "AccountService/ListAccounts",
     "AccountService/ProbeAccount",
+    "AuditService/GetCheckpoint",
     "RefundService/CancelRefund",
     "RefundService/CreateRefund",
     "RefundService/GetRefund",
@@ -269,6 +271,7 @@ struct Caller {
     refunds: RefundServiceClient<Channel>,
     validation: ValidationStatusServiceClient<Channel>,
     accounts: AccountServiceClient<Channel>,
+    audit: AuditServiceClient<Channel>,
     answers: Vec<proto::Refund>,
     written: Written,
 }
@@ -280,7 +283,8 @@ impl Caller {
             hostile,
             refunds: RefundServiceClient::new(connection.clone()),
             validation: ValidationStatusServiceClient::new(connection.clone()),
-            accounts: AccountServiceClient::new(connection),
+            accounts: AccountServiceClient::new(connection.clone()),
+            audit: AuditServiceClient::new(connection),
             answers: Vec::new(),
             written: Written::default(),
         }
@@ -400,6 +404,8 @@ impl Caller {
         self.written.keep("CreateRefund with validate_only", format!("{unsent:?}"));
         let accounts = self.accounts.list_accounts(marked(proto::ListAccountsRequest {})).await.unwrap().into_inner();
         self.written.add("ListAccounts", format!("{accounts:?}"));
+        let off = self.audit.get_checkpoint(marked(proto::GetCheckpointRequest {})).await.unwrap_err();
+        self.written.add_refusal("GetCheckpoint", &off);
         for account in ["sectigo", "namecom", "debitsuccess"] {
             let request = marked(proto::ProbeAccountRequest { account: account.to_owned() });
             let report = self.accounts.probe_account(request).await.unwrap().into_inner();

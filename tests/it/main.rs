@@ -12,6 +12,7 @@ mod account_commands;
 mod answers;
 mod callers;
 mod canary;
+mod checkpoints;
 mod commands;
 mod containers;
 mod corrections;

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use recoup::app::App;
+use recoup::proto::v1 as proto;
+use recoup::proto::v1::account_service_client::AccountServiceClient;
 use recoup::proto::v1::refund::State;
 use recoup::proto::v1::refund_service_client::RefundServiceClient;
 
@@ -186,7 +188,9 @@ async fn a_backup_is_a_ledger_and_an_account_that_is_left_out_sends_nothing() {
     assert!(known.replayed);
     let refused = refunds.create_refund(sectigo("since", "1000002")).await.unwrap_err();
     assert_eq!(reason(&refused), "ACCOUNT_NOT_FOUND");
-    // The other accounts work.
+    // The other accounts are paused too, and work once they are resumed.
+    let mut accounts = AccountServiceClient::new(channel(app.addr()).await);
+    accounts.resume_account(proto::ResumeAccountRequest { account: "namecom".to_owned() }).await.unwrap();
     let other = refunds.create_refund(namecom("other", 200_001, &[3_200_001])).await.unwrap().into_inner();
     assert_eq!(other.refund.unwrap().state(), State::Succeeded);
     app.stop().await;

@@ -25,7 +25,13 @@ use crate::support::{LIMIT, Stack, channel, namecom, reason, sectigo, without_wa
 async fn health_is_checked_and_watched_and_ends_with_the_process() {
     let stack = Stack::start().await;
     let mut health = HealthClient::new(channel(stack.app.addr()).await);
-    for service in ["", "recoup.v1.RefundService", "recoup.v1.ValidationStatusService", "recoup.v1.AccountService"] {
+    for service in [
+        "",
+        "recoup.v1.RefundService",
+        "recoup.v1.ValidationStatusService",
+        "recoup.v1.AccountService",
+        "recoup.v1.AuditService",
+    ] {
         let answer = health.check(HealthCheckRequest { service: service.to_owned() }).await.unwrap().into_inner();
         assert_eq!(answer.status(), ServingStatus::Serving);
     }
@@ -51,6 +57,7 @@ async fn reflection_is_served_in_both_versions() {
     let expected = [
         "recoup.v1.RefundService",
         "recoup.v1.AccountService",
+        "recoup.v1.AuditService",
         "recoup.v1.ValidationStatusService",
         "grpc.health.v1.Health",
     ];

@@ -17,12 +17,13 @@ mod vocabulary;
 
 /// Which modules of the gateway a module may name besides itself. `""` is the crate's root, with
 /// what is generated from `proto/` in it.
-const LAYERS: [(&str, &[&str]); 15] = [
+const LAYERS: [(&str, &[&str]); 16] = [
     (
         "",
         &[
             "api",
             "app",
+            "checkpoint",
             "config",
             "domain",
             "engine",
@@ -36,15 +37,16 @@ const LAYERS: [(&str, &[&str]); 15] = [
         ],
     ),
     ("main", &["app", "cli", "config", "staging", "telemetry"]),
-    ("cli", &["domain", "ledger", "proto"]),
+    ("cli", &["checkpoint", "domain", "ledger", "proto"]),
     ("staging", &["app", "config", "telemetry"]),
-    ("app", &["api", "config", "domain", "engine", "ledger", "providers", "telemetry", "validation"]),
-    ("config", &["api", "domain", "engine", "http", "ledger", "providers", "telemetry", "validation"]),
-    ("api", &["domain", "engine", "ledger", "proto", "providers", "telemetry", "validation"]),
+    ("app", &["api", "checkpoint", "config", "domain", "engine", "ledger", "providers", "telemetry", "validation"]),
+    ("config", &["api", "checkpoint", "domain", "engine", "http", "ledger", "providers", "telemetry", "validation"]),
+    ("api", &["checkpoint", "domain", "engine", "ledger", "proto", "providers", "telemetry", "validation"]),
     ("engine", &["domain", "ledger", "providers", "telemetry"]),
     ("validation", &["domain", "providers", "telemetry"]),
     ("providers", &["domain", "http", "telemetry"]),
     ("http", &["domain", "telemetry"]),
+    ("checkpoint", &["domain", "ledger", "telemetry"]),
     ("ledger", &["domain", "telemetry"]),
     ("telemetry", &["domain"]),
     ("domain", &[]),

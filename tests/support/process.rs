@@ -18,9 +18,7 @@ pub(crate) struct Gateway {
 impl Gateway {
     /// Starts it with the configuration at `config` and waits until it logs its address.
     pub(crate) fn start(config: &Path) -> Gateway {
-        let mut serve = command(&["serve", "--config"]);
-        serve.arg(config);
-        Gateway::launch(serve, |_| {}).unwrap_or_else(|log| panic!("the gateway ended: {log:?}"))
+        Gateway::launch(serve(config), |_| {}).unwrap_or_else(|log| panic!("the gateway ended: {log:?}"))
     }
 
     /// Runs a command that becomes a gateway and waits until it logs its address. Each line of the
@@ -97,6 +95,13 @@ fn address_in(line: &str) -> Option<SocketAddr> {
     let event: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
     let in_text = || line.split_whitespace().find_map(|word| word.strip_prefix("addr="));
     event["addr"].as_str().or_else(in_text).map(|addr| addr.parse().unwrap())
+}
+
+/// `recoup serve` with the configuration at `config`.
+pub(crate) fn serve(config: &Path) -> Command {
+    let mut serve = command(&["serve", "--config"]);
+    serve.arg(config);
+    serve
 }
 
 /// Runs the binary until it ends.

@@ -19,6 +19,7 @@
 //! rows          rows as values of encoding
 //! failure       which errors end all writing
 //! file_watch    whether the open files still have their names
+//! identity      what a ledger says about itself, and restored ledgers
 //! state_counts  refunds counted by state
 //! audit/        the offline verification of a file
 //! backup        a copy, also of a ledger that is written to
@@ -36,6 +37,7 @@ mod backup;
 mod executor;
 mod failure;
 mod file_watch;
+mod identity;
 mod in_memory;
 mod open;
 mod pages;
@@ -80,7 +82,7 @@ use crate::domain::ids::{AccountName, ProviderKind, RefundId};
 use crate::domain::place::Destination;
 use crate::domain::refund::Refund;
 use crate::domain::state::State;
-use crate::ledger::admin::{Audit, BackupError, LedgerAdmin};
+use crate::ledger::admin::{Audit, BackupError, LedgerAdmin, LedgerIdentity, StartPause};
 use crate::ledger::hash_chain::ChainHead;
 use crate::ledger::{
     AccountPause, CreateOutcome, DueKind, DueQuery, Health, Ledger, LedgerError, ListQuery, ListedRefund, NewPause,
@@ -375,6 +377,18 @@ impl LedgerAdmin for SqliteLedger {
         let to = to.to_owned();
         let copied = self.read(move |connection| Ok(backup::copy(connection, &to))).await;
         copied.map_err(|error| BackupError::Other(Box::new(error)))?
+    }
+
+    async fn identity(&self) -> Result<LedgerIdentity, LedgerError> {
+        self.read(identity::read).await
+    }
+
+    async fn remember_checkpoints(&self) -> Result<(), LedgerError> {
+        self.write_at_start(|txn| identity::remember_checkpoints(txn.connection)).await
+    }
+
+    async fn pause_if_restored(&self, start: StartPause) -> Result<Vec<AccountPause>, LedgerError> {
+        self.write_at_start(move |txn| identity::pause_if_restored(txn.connection, &start)).await
     }
 
     async fn close(&self) {

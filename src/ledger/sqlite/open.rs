@@ -179,8 +179,11 @@ pub(super) fn wipe(connection: &mut Connection) -> rusqlite::Result<()> {
         // A name of our own schema, so it needs no quotes.
         transaction.execute_batch(&format!("DELETE FROM {table};"))?;
     }
-    // A new ledger has this one row.
-    transaction.execute_batch("INSERT INTO clock_disorder (only_row, max_micros) VALUES (1, 0);")?;
+    // A new ledger has these rows.
+    transaction.execute_batch(
+        "INSERT INTO clock_disorder (only_row, max_micros) VALUES (1, 0); \
+         INSERT INTO ledger_identity (only_row, id) VALUES (1, lower(hex(randomblob(16))));",
+    )?;
     transaction.commit()?;
     connection.execute_batch("PRAGMA foreign_keys = ON;")?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, true)?;

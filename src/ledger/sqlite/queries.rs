@@ -22,6 +22,7 @@ use crate::domain::refund::Refund;
 use crate::domain::state::State;
 use crate::domain::target::Target;
 use crate::ledger::encoding::{StoredEvent, StoredRefund, integer};
+use crate::ledger::export::ExportedEvent;
 use crate::ledger::hash_chain::{self, ChainHead, EventHashInput};
 use crate::ledger::{
     self, CreateOutcome, DueKind, DueQuery, LedgerError, ListedRefund, NewRefund, OpenRefunds, RelatedLogins,
@@ -514,6 +515,25 @@ pub(super) fn events_of(
 pub(super) fn events_after(connection: &Connection, sequence: u64, limit: u32) -> Result<Vec<EventRecord>, StepError> {
     let events = stored_events_after(connection, sequence, limit)?;
     Ok(events.into_iter().map(|event| event.record).collect())
+}
+
+/// As [`events_after`], with what the hash of each covers.
+pub(super) fn export(connection: &Connection, sequence: u64, limit: u32) -> Result<Vec<ExportedEvent>, StepError> {
+    // The event before the first one has the hash that the first one covers.
+    let (from, more) = match sequence.checked_sub(1) {
+        Some(before) => (before, 1),
+        None => (0, 0),
+    };
+    let mut events = stored_events_after(connection, from, limit.saturating_add(more))?.into_iter();
+    let mut previous = match more {
+        0 => ChainHead::EMPTY.hash,
+        _ => events.next().map_or(ChainHead::EMPTY.hash, |event| event.record.chain_hash),
+    };
+    let exported = |event: StoredEvent| {
+        let hash = event.record.chain_hash;
+        ExportedEvent::of(&event, std::mem::replace(&mut previous, hash))
+    };
+    Ok(events.map(exported).collect())
 }
 
 /// Changes exactly when another connection has committed to the file, as this transaction sees it.

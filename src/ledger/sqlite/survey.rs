@@ -7,9 +7,12 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use super::failure::{LedgerState, StepError};
+use super::identity;
 use super::open::{self, OpenError, VERSION};
 use super::queries::{self, ConflictCheck, Similar};
 use crate::domain::place::Destination;
+use crate::ledger::admin::LedgerIdentity;
+use crate::ledger::export::ExportedEvent;
 use crate::ledger::{LedgerError, ListedRefund, OpenRefunds, Reassign};
 
 /// How long to wait while another program has the file locked.
@@ -74,6 +77,22 @@ impl Survey {
             itself: i64::try_from(listed.ordinal).ok().map(|ordinal| (ordinal, listed.refund.place.login.as_str())),
         };
         self.read(|connection| queries::check_conflicts(connection, &check))
+    }
+
+    /// Returns what the ledger says about itself.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
+    pub fn identity(&self) -> Result<LedgerIdentity, LedgerError> {
+        self.read(identity::read)
+    }
+
+    /// Returns at most `limit` events after `sequence`, oldest first, for an audit elsewhere.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
+    pub fn export(&self, sequence: u64, limit: u32) -> Result<Vec<ExportedEvent>, LedgerError> {
+        self.read(|connection| queries::export(connection, sequence, limit))
     }
 
     fn read<T>(&self, read: impl FnOnce(&Connection) -> Result<T, StepError>) -> Result<T, LedgerError> {

@@ -77,7 +77,16 @@ pub(super) fn check(connection: &Connection, findings: &mut Findings) -> Refunds
         findings.pass(table.name, |findings| check_no_extra_rows(connection, table, findings));
     }
     findings.pass("clock_disorder", |findings| check_clock_disorder(connection, findings));
+    findings.pass("ledger_identity", |findings| check_identity(connection, findings));
     read
+}
+
+fn check_identity(connection: &Connection, findings: &mut Findings) -> rusqlite::Result<()> {
+    let rows: i64 = connection.query_row("SELECT count(*) FROM ledger_identity", [], |row| row.get(0))?;
+    if rows != 1 {
+        findings.add("ledger_identity", "only_row 1", "id", "is missing");
+    }
+    Ok(())
 }
 
 /// If it is too small, pages by time miss refunds.

@@ -327,3 +327,29 @@ CREATE TABLE clock_disorder (
 ) STRICT;
 
 INSERT INTO clock_disorder (only_row, max_micros) VALUES (1, 0);
+
+-- What the ledger says about itself.
+CREATE TABLE ledger_identity (
+    only_row        INTEGER PRIMARY KEY CHECK (only_row = 1),
+    -- 32 hex digits, drawn when the ledger is created. Copies keep it.
+    id              TEXT    NOT NULL CHECK (length(id) = 32),
+    -- Set in its copy by `recoup backup`. The next start pauses every account, and then it is null.
+    is_backup_copy  INTEGER CHECK (is_backup_copy = 1),
+    -- A checkpoint of this ledger was written once, so that one is expected at a start.
+    has_checkpoints INTEGER CHECK (has_checkpoints = 1),
+    -- The last start that paused every account because the ledger had lost history. Null: there was
+    -- none, or all accounts were resumed since.
+    restored_time   INTEGER
+) STRICT;
+
+INSERT INTO ledger_identity (only_row, id) VALUES (1, lower(hex(randomblob(16))));
+
+CREATE TRIGGER the_id_never_changes BEFORE UPDATE OF only_row, id ON ledger_identity
+BEGIN
+    SELECT RAISE(ABORT, 'the id of a ledger never changes');
+END;
+
+CREATE TRIGGER the_identity_is_kept BEFORE DELETE ON ledger_identity
+BEGIN
+    SELECT RAISE(ABORT, 'the identity of a ledger is never deleted');
+END;
