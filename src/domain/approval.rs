@@ -5,7 +5,7 @@ use crate::domain::clock::Timestamp;
 /// The approval that a refund needs, frozen when the refund was recorded, and what was decided
 /// since.
 ///
-/// Owners are frozen too: an access file that is edited later makes nobody a second person.
+/// Owners are frozen too: an access file that is edited later makes no one a second person.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Approval {
     /// The rule that asks for it.
@@ -45,7 +45,7 @@ pub enum Verdict {
 }
 
 impl Approval {
-    /// Whether this owner asked for the refund or has approved it. Nobody counts twice.
+    /// Whether this owner asked for the refund or has approved it. No one counts twice.
     pub fn involves(&self, owner: &str) -> bool {
         self.creator_owner == owner || self.approved().any(|decision| decision.by.owner == owner)
     }

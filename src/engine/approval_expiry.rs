@@ -16,7 +16,7 @@ use crate::engine::spans;
 use crate::ledger::{Health, LedgerError, Recorded};
 
 /// How often to look at least: a refund that expires earlier may have been recorded meanwhile, and
-/// a clock that is set forward wakes nobody.
+/// a clock that is set forward wakes no task.
 const MAX_IDLE: Duration = Duration::from_secs(30);
 /// Refunds in one read of the ledger.
 const BATCH: u32 = 64;

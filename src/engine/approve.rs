@@ -22,10 +22,10 @@ pub(super) async fn decide(core: Arc<EngineCore>, command: ApprovalCommand) -> R
     loop {
         let refund = core.get(&command.id).await?;
         let (event, actor) = match judge(&core, &refund, &command)? {
-            Step::Repeated => return Ok(refund),
-            Step::Record(event) => (*event, command.by.actor.clone()),
+            DecisionStep::Repeated => return Ok(refund),
+            DecisionStep::Record(event) => (*event, command.by.actor.clone()),
             // Late, and the gateway has not come to it yet.
-            Step::Expire => (Event::Expired, Actor::gateway()),
+            DecisionStep::Expire => (Event::Expired, Actor::gateway()),
         };
         match core.record(&refund, vec![event], None, &actor).await {
             Ok(recorded) if recorded.outcome.state == State::Failed => {
@@ -46,7 +46,7 @@ pub(super) async fn decide(core: Arc<EngineCore>, command: ApprovalCommand) -> R
 }
 
 /// What a decision leads to.
-enum Step {
+enum DecisionStep {
     /// The same caller has decided the same before.
     Repeated,
     Record(Box<Event>),
@@ -55,11 +55,11 @@ enum Step {
 
 /// Judges a decision on the refund at exactly this revision, which the ledger compares inside its
 /// transaction.
-fn judge(core: &EngineCore, refund: &Refund, command: &ApprovalCommand) -> Result<Step, EngineError> {
+fn judge(core: &EngineCore, refund: &Refund, command: &ApprovalCommand) -> Result<DecisionStep, EngineError> {
     let ApprovalCommand { etag, verdict, comment, by, .. } = command;
     let approval = refund.approval.as_ref().ok_or(EngineError::NotAwaitingApproval(refund.state))?;
     if by.is_restricted() && approval.repeats(&by.actor.name, *verdict) {
-        return Ok(Step::Repeated);
+        return Ok(DecisionStep::Repeated);
     }
     // Before the etag: who lost a race learns that, and not that the refund has changed.
     if refund.state != State::AwaitingApproval {
@@ -69,10 +69,10 @@ fn judge(core: &EngineCore, refund: &Refund, command: &ApprovalCommand) -> Resul
         return Err(EngineError::EtagMismatch { present: refund.etag() });
     }
     if core.clock.confirmed_now().is_some_and(|now| approval.expire_time <= now) {
-        return Ok(Step::Expire);
+        return Ok(DecisionStep::Expire);
     }
     let (approver, comment) = (by.approver(), comment.clone());
-    Ok(Step::Record(Box::new(match verdict {
+    Ok(DecisionStep::Record(Box::new(match verdict {
         Verdict::Approved => {
             second_person::check_may_approve(refund, by)?;
             Event::Approved { by: approver, comment, is_last: approval.lacks_one() }

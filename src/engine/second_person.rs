@@ -6,8 +6,8 @@ use crate::domain::limits;
 use crate::domain::refund::Refund;
 use crate::engine::error::EngineError;
 
-/// Refuses to whom asked for the refund: once the access file has any rule about approvals, nobody
-/// resolves or reassigns a refund of their own.
+/// Refuses the owner who asked for the refund: once the access file has any rule about approvals, no
+/// one resolves or reassigns a refund of their own.
 ///
 /// # Errors
 /// [`EngineError::OwnRefund`]
@@ -54,7 +54,7 @@ pub(super) fn is_ruled_at(refund: &Refund, account: &AccountName, by: &Authority
     by.rules.approval_rule(&JudgedRefund { account, currency, amount, has_similar: false }).is_some()
 }
 
-/// The owner of that time and the present one: an access file that is edited later makes nobody a
+/// The owner of that time and the present one: an access file that is edited later makes no one a
 /// second person.
 fn is_creator(refund: &Refund, by: &Authority) -> bool {
     let was = refund.approval.as_ref().is_some_and(|approval| approval.creator_owner == by.owner());

@@ -43,8 +43,8 @@ pub trait LedgerAdmin: Send + Sync + 'static {
     /// [`LedgerError::Unavailable`]
     async fn oldest_pending(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError>;
 
-    /// Returns when the oldest refund of an account that waits for an approval was created. None: it
-    /// has none.
+    /// Returns when the oldest refund of an account that waits for an approval was created. None:
+    /// there is none.
     ///
     /// # Errors
     /// [`LedgerError::Unavailable`]

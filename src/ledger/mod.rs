@@ -58,7 +58,7 @@ pub trait Ledger: Send + Sync + 'static {
     /// paused, or returns the refund that has this id.
     ///
     /// The reservation against a second refund of the same target, the search for a similar one, and
-    /// then the caller's limits happen in the same transaction. A refund that a rule wants approved
+    /// then the limits happen in the same transaction. A refund that a rule wants approved
     /// is recorded without an attempt.
     ///
     /// # Errors

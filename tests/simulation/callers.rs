@@ -172,7 +172,7 @@ pub(crate) async fn call(sim: Arc<Sim>, engine: Engine, op: Op) {
             let Ok(refund) = engine.get(&id(refund)).await else { return };
             let provider = refund.provider();
             let account = if second { provider.second_account() } else { provider.account_name() };
-            let by = people::somebody(&sim, &refund);
+            let by = people::decider(&sim, &refund);
             reassign(&sim, &engine, &refund, account, stale_etag, by).await;
         }
         Op::Decide { refund, caller, reject, stale_etag } => {
@@ -304,7 +304,7 @@ pub(crate) async fn resolve(
     id: &RefundId,
     send_again: bool,
     take_over: bool,
-    by_somebody: bool,
+    by_anyone: bool,
 ) {
     let Ok(refund) = engine.get(id).await else { return };
     let is_early = take_over && matches!(refund.state, State::InDoubt | State::Submitted);
@@ -324,7 +324,7 @@ pub(crate) async fn resolve(
         resolution,
         evidence: "the provider's books".to_owned(),
         take_over: is_early,
-        by: if by_somebody { people::somebody(sim, &refund) } else { people::authority(sim, "operator") },
+        by: if by_anyone { people::decider(sim, &refund) } else { people::authority(sim, "operator") },
     };
     let result = CallResult::from(engine.resolve(command).await);
     if let CallResult::Error(error) = &result {

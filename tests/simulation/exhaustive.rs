@@ -120,7 +120,7 @@ fn approvals(provider: ProviderKind) -> Vec<(String, Plan)> {
         ("approved late", vec![later, others[0], others[1]]),
         ("approved and rejected", vec![others[0], decide(5, true), others[1]]),
         ("approved and cancelled at once", vec![others[0], others[1], cancel]),
-        ("nobody approves it in time", vec![own, others[0], later, later, later, others[1]]),
+        ("not approved in time", vec![own, others[0], later, later, later, others[1]]),
         ("the limit is reached, and free again", vec![second, cancel, second, others[0], others[1]]),
     ];
     let plan = |steps: &[Op]| Plan {

@@ -145,7 +145,7 @@ pub(crate) fn authority(sim: &Sim, caller: &str) -> Authority {
 }
 
 /// A person who is asked to resolve or reassign a refund; perhaps one who may not.
-pub(crate) fn somebody(sim: &Sim, refund: &Refund) -> Authority {
+pub(crate) fn decider(sim: &Sim, refund: &Refund) -> Authority {
     let mut rng = sim.rng(&[20, refund.revision, u64::from(refund.attempt_count), refund.id().as_str().len() as u64]);
     authority(sim, rng.weighted(&[(1, "till"), (1, "finance"), (1, "audit"), (5, "operator")]))
 }
@@ -321,7 +321,7 @@ pub(crate) fn note_approval(sim: &Sim, refund: &Refund) {
 }
 
 /// Judges the whole run at quiescence: no effect without the needed approvals of distinct owners,
-/// none of them the creator's; and what nobody may decide about a refund of their own.
+/// none of them the creator's; and no one decides about a refund of their own.
 pub(crate) fn judge(sim: &Sim, refunds: &BTreeMap<&str, &Refund>, events: &[EventRecord]) {
     let Some(rules) = sim.plan.rules else { return };
     let owner = |event: &EventRecord| {
@@ -443,8 +443,8 @@ pub(crate) fn draw(rng: &mut SeededRng, plan: &mut Plan) {
     }
 }
 
-/// A refund that is approved after a day, at a provider that nobody reaches then, and a process that
-/// starts again: its time to be sent has only begun.
+/// A refund that is approved after a day, at a provider that cannot be reached then, and a process
+/// that starts again: its time to be sent has only begun.
 fn approved_late(rng: &mut SeededRng, plan: &mut Plan) {
     plan.rules = plan.rules.map(|rules| RulesPlan { from_start: 0, approve_from: Some(0), expire_s: 200_000, ..rules });
     let created = plan.steps.iter().rposition(|step| matches!(step.op, Op::Create { .. }));

@@ -116,7 +116,7 @@ async fn one_owner_is_one_person(#[case] caller: &str) {
 
 /// Who cannot be told from the creator is no second person.
 #[tokio::test]
-async fn without_an_access_file_nobody_approves() {
+async fn without_an_access_file_there_is_no_second_person() {
     let bench = Bench::new();
     let engine = bench.engine().await;
     let (refund, _) = waiting(&engine, 1).await;
@@ -248,7 +248,7 @@ async fn the_time_to_be_sent_begins_with_the_last_approval(#[case] after: Durati
     assert_eq!((end.state, end.attempt_count), (expected, u32::from(expected == State::Succeeded)));
 }
 
-/// A move from a former place takes along what waits, and asks nobody again.
+/// A move from a former place takes along what waits, and asks for no second approval.
 #[tokio::test]
 async fn a_refund_that_waits_for_approval_moves_with_its_account() {
     let bench = Bench::new();
@@ -269,21 +269,21 @@ async fn a_refund_that_waits_for_approval_moves_with_its_account() {
     assert_eq!((done.state, sent(&bench)), (State::Succeeded, 1));
 }
 
-/// Nobody resolves a refund of their own, and who approved it sends it no second time.
+/// No one resolves a refund of their own, and who approved it sends it no second time.
 #[rstest]
 #[case::the_creator("shop", Resolution::NotRefunded, false)]
 #[case::another_caller_of_its_owner("desk", Resolution::NotRefunded, false)]
 #[case::an_approver("finance", Resolution::NotRefunded, true)]
 #[case::the_creator_again("shop", Resolution::SendAgain, false)]
 #[case::an_approver_again("treasury", Resolution::SendAgain, false)]
-#[case::somebody_else("audit", Resolution::SendAgain, true)]
+#[case::another_owner("audit", Resolution::SendAgain, true)]
 #[tokio::test]
 async fn a_second_person_resolves(#[case] caller: &str, #[case] resolution: Resolution, #[case] may: bool) {
     let bench = Bench::new();
     let engine = bench.engine().await;
     let (refund, rules) = waiting(&engine, 1).await;
     let doubt = Outcome::Unknown { reason: DoubtReason::Timeout, evidence: "no answer".to_owned() };
-    bench.next_outcome().send(doubt).unwrap_or_else(|_| panic!("nobody listens"));
+    bench.next_outcome().send(doubt).unwrap_or_else(|_| panic!("the engine does not listen"));
     engine.decide_approval(decision(&refund, Verdict::Approved, by("finance", &rules))).await.unwrap();
     let mut present = refund.clone();
     while present.state != State::InDoubt {
@@ -323,7 +323,7 @@ async fn a_second_person_resolves(#[case] caller: &str, #[case] resolution: Reso
 #[case::the_creator("shop", 100, false)]
 #[case::an_approver_where_no_rule_fits("finance", 100, true)]
 #[case::an_approver_where_one_fits("finance", 20_000, false)]
-#[case::somebody_else_where_one_fits("audit", 20_000, true)]
+#[case::another_owner_where_one_fits("audit", 20_000, true)]
 #[tokio::test]
 async fn a_second_person_reassigns(#[case] caller: &str, #[case] assumed: i64, #[case] may: bool) {
     let bench = Bench::new();

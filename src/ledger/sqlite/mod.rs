@@ -11,6 +11,7 @@
 //! writer        the writer thread: batches, commits, checkpoints
 //! executor      where reads and writes run: on threads, or on the caller's
 //! transaction   what a write does inside a transaction
+//! evaluation    what a new refund would lead to
 //! queries       all reads but pages
 //! pages         pages of refunds, for lists
 //! spending      what callers and accounts have asked for, for limits over a day
@@ -34,6 +35,7 @@
 
 mod audit;
 mod backup;
+mod evaluation;
 mod executor;
 mod failure;
 mod file_watch;
@@ -187,7 +189,7 @@ impl Ledger for SqliteLedger {
         self.read(move |connection| {
             // One snapshot for the id, the reservations and the similar refunds.
             let snapshot = connection.unchecked_transaction()?;
-            queries::evaluate_create(&snapshot, &create)
+            evaluation::evaluate_create(&snapshot, &create)
         })
         .await
     }

@@ -1,5 +1,5 @@
-//! All reads of the tables but pages. Each works on any connection, so that [`evaluate_create`]
-//! gives the same answer inside the writer's transaction and outside.
+//! All reads of the tables but pages. Each works on any connection, inside the writer's transaction
+//! and outside.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -9,13 +9,10 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, Params, Row, para
 
 use super::failure::StepError;
 use super::rows::{self, EVENT_SELECT, RowRef};
-use super::spending;
 use super::state_counts::Counts;
-use crate::domain::authority::JudgedRefund;
 use crate::domain::clock::Timestamp;
 use crate::domain::history::EventRecord;
 use crate::domain::ids::{AccountName, ProviderKind, RefundId};
-use crate::domain::limits::{self, Claim};
 use crate::domain::money::Currency;
 use crate::domain::place::{Destination, Place};
 use crate::domain::refund::Refund;
@@ -24,9 +21,7 @@ use crate::domain::target::Target;
 use crate::ledger::encoding::{StoredEvent, StoredRefund, integer};
 use crate::ledger::export::ExportedEvent;
 use crate::ledger::hash_chain::{self, ChainHead, EventHashInput};
-use crate::ledger::{
-    self, CreateOutcome, DueKind, DueQuery, LedgerError, ListedRefund, NewRefund, OpenRefunds, RelatedLogins,
-};
+use crate::ledger::{DueKind, DueQuery, LedgerError, ListedRefund, OpenRefunds, RelatedLogins};
 
 /// Rows that [`verify`] holds in memory at once.
 const VERIFY_PAGE: u32 = 1_000;
@@ -220,36 +215,6 @@ pub(super) struct ConflictCheck<'a> {
     pub(super) itself: Option<(i64, &'a str)>,
 }
 
-/// The result of `create` without recording anything: the refund as it would be, or the existing
-/// one.
-pub(super) fn evaluate_create(connection: &Connection, create: &NewRefund) -> Result<CreateOutcome, StepError> {
-    let NewRefund { intent, place, related, allow_similar, by, now, .. } = create;
-    if let Some(StoredRefund { refund, .. }) = find_in_any_case(connection, &intent.id)? {
-        return Ok(CreateOutcome::Known(ledger::match_existing(refund, intent)?));
-    }
-    let (target, login) = (&intent.target, place.login.as_str());
-    let similar = if *allow_similar { Similar::Firm } else { Similar::Any };
-    let check = ConflictCheck { target, login, related, similar, now: *now, itself: None };
-    check_conflicts(connection, &check)?;
-    let limits = by.rules.accounts.get(&intent.account);
-    let (currency, assumed) = (place.currency, limits.and_then(|limits| limits.assumed_amount));
-    let amount = limits::counted_amount(target, intent.expected_amount, assumed, currency);
-    spending::check(connection, create, &Claim { currency, amount })?;
-    let has_similar = *allow_similar && by.rules.approvals.iter().any(|rule| rule.similar) && {
-        match check_conflicts(connection, &ConflictCheck { similar: Similar::Any, ..check }) {
-            Err(StepError::Ledger(LedgerError::SimilarRefund { .. })) => true,
-            checked => checked.map(|()| false)?,
-        }
-    };
-    let judged = JudgedRefund { account: &intent.account, currency, amount, has_similar };
-    let created = Refund {
-        created_by: by.actor.created_by(),
-        assumed_amount: amount.filter(|_| target.requested_amount().is_none()),
-        ..Refund::new(intent.clone(), place.clone(), *now)
-    };
-    Ok(CreateOutcome::New(created.awaiting(by.approval_for(&judged, *now))))
-}
-
 /// Rejects a refund whose target another refund holds, or that is a likely duplicate of another.
 pub(super) fn check_conflicts(connection: &Connection, check: &ConflictCheck<'_>) -> Result<(), StepError> {
     let ConflictCheck { target, login, related, similar: rejected, now, itself } = check;
@@ -340,7 +305,7 @@ pub(super) fn find(connection: &Connection, id: &RefundId) -> Result<Option<Stor
 }
 
 /// The refund whose id is `id`, or differs from it in upper and lower case alone.
-fn find_in_any_case(connection: &Connection, id: &RefundId) -> Result<Option<StoredRefund>, StepError> {
+pub(super) fn find_in_any_case(connection: &Connection, id: &RefundId) -> Result<Option<StoredRefund>, StepError> {
     Ok(refunds(connection, &FIND, params![id.as_str()])?.pop())
 }
 
@@ -474,7 +439,8 @@ pub(super) fn next_due(
     time(connection, &statements_of(kind).next_due, params_from_iter(place_values(destination)))
 }
 
-/// The time that `sql` ([`OLDEST_DOUBT`], [`OLDEST_PENDING`], [`OLDEST_UNAPPROVED`]) returns for an account.
+/// The time that `sql` ([`OLDEST_DOUBT`], [`OLDEST_PENDING`], [`OLDEST_UNAPPROVED`]) returns for an
+/// account.
 pub(super) fn time_of(
     connection: &Connection,
     sql: &str,

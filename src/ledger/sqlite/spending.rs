@@ -100,7 +100,7 @@ pub(super) fn record_change(connection: &Connection, before: &Refund, after: &Re
 fn judges(create: &NewRefund) -> impl Iterator<Item = (Subject<'_>, Option<DailyLimits<'_>>)> {
     let NewRefund { intent, by, .. } = create;
     let of_account = by.rules.accounts.get(&intent.account).map(|limits| limits.daily());
-    // Without an access file, nobody tells callers apart.
+    // Without an access file, callers are not told apart.
     let caller = by.actor.policy.as_ref().map(|_| Subject::Caller(&by.actor.name));
     let of_caller = by.caller().map(|caller| caller.limits.daily());
     let caller = caller.map(|caller| (caller, of_caller));

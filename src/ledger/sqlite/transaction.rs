@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 use rusqlite::types::Value as SqlValue;
 use rusqlite::{Connection, params, params_from_iter};
 
+use super::evaluation;
 use super::failure::StepError;
 use super::pauses;
 use super::queries::{self, ConflictCheck, Similar};
@@ -83,7 +84,7 @@ const UPDATE_CLOCK_DISORDER: &str = "UPDATE clock_disorder SET overtaken = max(c
 
 pub(super) fn create(txn: &mut WriteTxn<'_>, create: &NewRefund) -> Result<CreateOutcome, StepError> {
     let connection = txn.connection;
-    let created = match queries::evaluate_create(connection, create)? {
+    let created = match evaluation::evaluate_create(connection, create)? {
         CreateOutcome::New(refund) => refund,
         known @ CreateOutcome::Known(_) => return Ok(known),
     };

@@ -184,7 +184,7 @@ async fn a_ledger_that_cannot_be_audited_is_refused_in_one_sentence() {
     &["spending, row subject caller:desk, hour 500000, currency AUD, column minor_units: is 1, and the refunds count 1250"]
 )]
 #[case::an_hour("DELETE FROM spending", &["column hour: is missing, and 1 refunds count there"])]
-#[case::a_sum_of_nobody("DELETE FROM spending_subjects", &["spending, row subject caller:desk", "is not in spending_subjects"])]
+#[case::a_sum_without_a_subject("DELETE FROM spending_subjects", &["spending, row subject caller:desk", "is not in spending_subjects"])]
 #[case::a_decision("UPDATE refunds SET approval = replace(approval, '1', '0') WHERE id = 'AWAITING-APPROVAL'", &["refunds, row ordinal 10, column approval: lacks a decision"])]
 #[case::an_owner("UPDATE refunds SET approval = replace(approval, 'team', 'none') WHERE id = 'AWAITING-APPROVAL'", &["refunds, row ordinal 10, column (row)"])]
 #[case::the_disorder("DELETE FROM clock_disorder", &["clock_disorder, row only_row 1, column max_micros: is missing"])]
