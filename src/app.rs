@@ -1,11 +1,14 @@
 //! The composition root: builds a running gateway from settings and stops it in order. The only
 //! module that knows every layer.
 
+mod access_file;
+pub mod process_limits;
 mod reload;
 mod start_preview;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,11 +20,16 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use self::access_file::AccessFile;
+pub use self::access_file::AccessFileError;
 pub use self::reload::Reloader;
 use self::reload::SecretFiles;
 pub use self::start_preview::{DisplacedRefunds, PreviewError, preview_start};
 use crate::api::health::Readiness;
-use crate::api::{self, Answering, ServeError};
+use crate::api::{
+    self, Answering, BoundListener, Callers, ConnectionRegistry, ListenError, ListenerSettings, PolicyReceiver, Port,
+    ServeError,
+};
 use crate::checkpoint::{CheckpointError, CheckpointTask, Checkpoints, LedgerHistory, LostHistory};
 use crate::config::changes::Reloadable;
 use crate::config::{ConfigErrors, Settings};
@@ -35,13 +43,14 @@ use crate::ledger::sqlite::{OpenError, SqliteLedger};
 use crate::ledger::{Health, Ledger, LedgerAdmin, LedgerError};
 use crate::providers::{Account, Accounts, ConnectError};
 use crate::telemetry::LogFilter;
-use crate::telemetry::metrics::{GaugeSnapshot, Metrics, MetricsError};
+use crate::telemetry::metrics::{CertificateSnapshot, GaugeSnapshot, Metrics, MetricsError};
 use crate::telemetry::scrape::{self, GaugeSource};
+use crate::tls::{ServerTls, TlsError};
 use crate::validation::Validation;
 
 /// A running gateway.
 pub struct App {
-    addr: SocketAddr,
+    listeners: Vec<(Arc<str>, Option<SocketAddr>)>,
     metrics_addr: Option<SocketAddr>,
     engine: Engine,
     validation: Validation,
@@ -51,6 +60,8 @@ pub struct App {
     server: JoinHandle<Result<(), ServeError>>,
     closing: CancellationToken,
     ledger_watch: JoinHandle<()>,
+    /// Counts the requests to read files again.
+    reload: watch::Sender<u64>,
     drain: Duration,
     running: Reloadable,
     secret_files: SecretFiles,
@@ -59,14 +70,20 @@ pub struct App {
 /// Why the gateway did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The port is not available.
+    /// The metrics port is not available.
     #[error("cannot listen on {addr}: {source}")]
-    Listen {
+    MetricsPort {
         /// The address.
         addr: SocketAddr,
         /// The cause.
         source: std::io::Error,
     },
+    /// The certificate of the metrics port cannot be used.
+    #[error("metrics: {0}")]
+    MetricsTls(#[from] TlsError),
+    /// Listeners do not listen.
+    #[error("{}", sentences(.0))]
+    Listen(Vec<(String, ListenError)>),
     /// The ledger cannot be opened.
     #[error(transparent)]
     Ledger(#[from] OpenError),
@@ -78,6 +95,9 @@ pub enum StartError {
         /// The cause.
         source: ConnectError,
     },
+    /// The access file cannot be used.
+    #[error(transparent)]
+    Access(#[from] AccessFileError),
     /// The metrics cannot be set up.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
@@ -107,11 +127,12 @@ impl App {
     pub async fn start(settings: Settings) -> Result<App, StartError> {
         info!(version = env!("CARGO_PKG_VERSION"), "starting recoup");
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let (listener, addr) = bind(settings.listen).await?;
+        let listeners = bind_listeners(&settings, &clock).await?;
         let scrape_listener = match settings.metrics_listen {
             Some(address) => Some(bind(address).await?),
             None => None,
         };
+        let scrape_tls = settings.metrics_tls.clone().map(|tls| ServerTls::load(tls, clock.clone())).transpose()?;
         let metrics = if scrape_listener.is_some() { Metrics::on()? } else { Metrics::off() };
         let accounts = Arc::new(connect(&settings, &clock, &metrics)?);
         let (ledger, ledger_admin) = open_ledger(&settings)?;
@@ -129,8 +150,17 @@ impl App {
         let ledger_watch = tokio::spawn(follow_ledger(ledger.health(), readiness.clone()));
         let closing = CancellationToken::new();
         let secret_files = follow_secrets(&settings, &accounts, &engine, &closing);
+        let (mut certificates, mut places) = (BTreeMap::new(), Vec::new());
+        for listener in &listeners {
+            certificates.extend(listener.tls().map(|tls| (listener.name().clone(), tls.clone())));
+            places.push((listener.name().clone(), listener.address(), listener.path().map(PathBuf::from)));
+        }
+        let reload = watch::Sender::new(0);
+        let max_connections = process_limits::max_connections(&settings);
+        let connections = ConnectionRegistry::new(max_connections, metrics.clone());
+        let policy = follow_access_file(&settings, &ledger_admin, &clock, &reload, &closing).await?;
         let serve = api::serve(
-            listener,
+            Port { listeners, connections: connections.clone(), callers: Callers { policy, clock: clock.clone() } },
             Answering {
                 engine: engine.clone(),
                 validation: validation.clone(),
@@ -142,16 +172,29 @@ impl App {
             closing.clone(),
         );
         let server = tokio::spawn(serve);
+        for (name, tls) in &certificates {
+            tokio::spawn(tls.clone().follow(name.clone(), reload.subscribe(), closing.clone()));
+        }
+        if let Some(tls) = &scrape_tls {
+            tokio::spawn(tls.clone().follow("metrics".into(), reload.subscribe(), closing.clone()));
+            certificates.insert("metrics".into(), tls.clone());
+        }
         let metrics_addr = scrape_listener.as_ref().map(|(_, address)| *address);
         if let Some((listener, address)) = scrape_listener {
             let (engine, validation, ledger_admin) = (engine.clone(), validation.clone(), ledger_admin.clone());
-            let gauges = Arc::new(Gauges { engine, validation, ledger, ledger_admin });
-            tokio::spawn(scrape::serve(listener, metrics, gauges, closing.clone()));
+            let gauges = Arc::new(Gauges { engine, validation, ledger, ledger_admin, connections, certificates });
+            tokio::spawn(scrape::serve(listener, scrape_tls, metrics, gauges, closing.clone()));
             info!(metrics_addr = %address, "metrics endpoint listening");
         }
-        info!(%addr, "gRPC server listening");
+        for (listener, address, path) in &places {
+            match address {
+                Some(addr) => info!(%listener, %addr, "gRPC server listening"),
+                None => info!(%listener, path = ?path.as_deref().unwrap_or(Path::new("")), "gRPC server listening"),
+            }
+        }
         Ok(App {
-            addr,
+            listeners: places.into_iter().map(|(listener, address, _)| (listener, address)).collect(),
+            reload,
             metrics_addr,
             engine,
             validation,
@@ -167,9 +210,15 @@ impl App {
         })
     }
 
-    /// The address of the gRPC server.
+    /// The address of the gRPC server's first TCP port; unspecified if there is none.
     pub fn addr(&self) -> SocketAddr {
-        self.addr
+        let first = self.listeners.iter().find_map(|(_, address)| *address);
+        first.unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))
+    }
+
+    /// The address of a listener, if it is a TCP port.
+    pub fn listener_addr(&self, name: &str) -> Option<SocketAddr> {
+        self.listeners.iter().find(|(listener, _)| &**listener == name).and_then(|(_, address)| *address)
     }
 
     /// The address of the metrics endpoint, if there is one.
@@ -187,7 +236,7 @@ impl App {
         filter: LogFilter,
         load: impl FnMut() -> Result<Settings, ConfigErrors> + Send + 'static,
     ) -> std::io::Result<Reloader> {
-        Reloader::start(self.running.clone(), self.secret_files.clone(), filter, load)
+        Reloader::start(self.running.clone(), self.secret_files.clone(), self.reload.clone(), filter, load)
     }
 
     /// Waits until the gRPC server ends, which before [`App::stop`] is a failure. Returns the cause
@@ -229,6 +278,8 @@ struct Gauges {
     validation: Validation,
     ledger: Arc<dyn Ledger>,
     ledger_admin: Arc<dyn LedgerAdmin>,
+    connections: ConnectionRegistry,
+    certificates: BTreeMap<Arc<str>, ServerTls>,
 }
 
 #[async_trait]
@@ -251,6 +302,7 @@ impl GaugeSource for Gauges {
         let (mut oldest_pending, mut oldest_unapproved) = (Vec::new(), Vec::new());
         // Times in the ledger come from the engine's clock, which may be ahead of the machine's.
         let now = self.engine.now();
+        let machine_time = SystemClock.now();
         let age = |since: Option<Timestamp>| since.map(|since| now.saturating_duration_since(since));
         let waiting = self.engine.waiting_for_account().await.ok();
         let mut waiting_for_account = Vec::new();
@@ -288,6 +340,12 @@ impl GaugeSource for Gauges {
             writing: *self.ledger.health().borrow() == Health::Writing,
             event_readers: self.engine.event_stream_count(),
             watchers: self.validation.watch_count(),
+            connections: self.connections.counts(),
+            certificates: self
+                .certificates
+                .iter()
+                .map(|(name, tls)| (name.clone(), snapshot_of(tls, machine_time)))
+                .collect(),
         }
     }
 }
@@ -353,8 +411,41 @@ async fn open_history(
     }
 }
 
+/// Binds every listener, or names all that do not listen.
+async fn bind_listeners(settings: &Settings, clock: &Arc<dyn Clock>) -> Result<Vec<BoundListener>, StartError> {
+    let (mut listeners, mut problems) = (Vec::new(), Vec::new());
+    for settings in settings.all_listeners() {
+        let name = settings.name.clone();
+        match BoundListener::bind(settings, clock.clone()).await {
+            Ok(listener) => listeners.push(listener),
+            Err(problem) => problems.push((name, problem)),
+        }
+    }
+    if problems.is_empty() { Ok(listeners) } else { Err(StartError::Listen(problems)) }
+}
+
+fn sentences(problems: &[(String, ListenError)]) -> String {
+    let sentence = |(name, problem): &(String, ListenError)| match name.as_str() {
+        ListenerSettings::SHORT_FORM => problem.to_string(),
+        name => format!("listener \"{name}\": {problem}"),
+    };
+    problems.iter().map(sentence).collect::<Vec<_>>().join("; ")
+}
+
+fn snapshot_of(tls: &ServerTls, now: Timestamp) -> CertificateSnapshot {
+    let status = tls.status();
+    let until = |end: Timestamp| {
+        end.saturating_duration_since(now).as_secs_f64() - now.saturating_duration_since(end).as_secs_f64()
+    };
+    CertificateSnapshot {
+        remaining_s: until(status.expires),
+        crl_remaining_s: status.next_revocation_list.map(until),
+        is_outdated: status.is_outdated,
+    }
+}
+
 async fn bind(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
-    let listen = |source| StartError::Listen { addr, source };
+    let listen = |source| StartError::MetricsPort { addr, source };
     let listener = TcpListener::bind(addr).await.map_err(listen)?;
     let bound = listener.local_addr().map_err(listen)?;
     Ok((listener, bound))
@@ -368,6 +459,24 @@ fn connect(settings: &Settings, clock: &Arc<dyn Clock>, metrics: &Metrics) -> Re
         accounts.push(connected);
     }
     Ok(Accounts::new(accounts))
+}
+
+/// Puts the access file into force, and each later content of it. None without one. The second part
+/// requests a read.
+async fn follow_access_file(
+    settings: &Settings,
+    ledger: &Arc<dyn LedgerAdmin>,
+    clock: &Arc<dyn Clock>,
+    reload: &watch::Sender<u64>,
+    closing: &CancellationToken,
+) -> Result<Option<PolicyReceiver>, StartError> {
+    let Some(path) = settings.access_file.clone() else { return Ok(None) };
+    let accounts = settings.accounts.iter().map(|account| account.name.clone()).collect();
+    let file = AccessFile { path, accounts, ledger: ledger.clone(), clock: clock.clone() };
+    let in_force = watch::Sender::new(Arc::new(file.load().await?));
+    let receiver = in_force.subscribe();
+    tokio::spawn(file.follow(in_force, reload.subscribe(), closing.clone()));
+    Ok(Some(receiver))
 }
 
 /// Keeps each secret from a file equal to the file's content.

@@ -9,12 +9,14 @@
 //!
 //! ```text
 //! domain      ids, money, targets, outcomes, the retry contract, state transitions
+//! tls         certificates of the gateway's own ports, and of commands that call one
 //! telemetry   logs, metrics, traces
 //! ledger      durable storage of refunds and their history
 //! http        the only outgoing HTTP client
 //! providers   three provider protocols behind one trait
 //! engine      sends each refund at most once, and finds out the outcome
 //! validation  reads the validation status of certificate orders
+//! access      who may call, and what each caller may do
 //! checkpoint  signed notes about how far the ledger reaches
 //! api         the gRPC server
 //! config      reads settings and reports all errors together
@@ -37,7 +39,9 @@ pub mod proto {
     pub use codes::code_name;
 }
 
+pub mod access;
 pub mod domain;
+pub mod tls;
 
 pub mod checkpoint;
 pub mod http;

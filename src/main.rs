@@ -1,5 +1,5 @@
-//! The command line: `recoup serve`, `check`, `health`, `refunds`, `accounts`, `backup`, `verify`,
-//! and in staging builds `recoup staging`.
+//! The command line: `recoup serve`, `check`, `health`, `refunds`, `accounts`, `token`, `access`,
+//! `backup`, `verify`, and in staging builds `recoup staging`.
 
 mod cli;
 
@@ -15,8 +15,8 @@ use recoup::telemetry::{self, LogFilter};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::cli::{
-    AccountsArguments, AuditArguments, BackupArguments, CheckArguments, HealthArguments, RefundsArguments,
-    VerifyArguments, print_line,
+    AccessArguments, AccountsArguments, AuditArguments, BackupArguments, CheckArguments, HealthArguments,
+    RefundsArguments, TokenArguments, VerifyArguments, print_line,
 };
 
 /// A refund makes many small allocations on several threads, which are slow with the system's
@@ -48,6 +48,10 @@ enum Command {
     Refunds(RefundsArguments),
     /// Operate on the accounts of a running gateway: pause, resume.
     Accounts(AccountsArguments),
+    /// Make the token of a caller.
+    Token(TokenArguments),
+    /// Check an access file, and print what each caller may do.
+    Access(AccessArguments),
     /// Copy a ledger, even while a gateway writes to it, and verify the copy.
     Backup(BackupArguments),
     /// Checkpoints of the history: make a key, export the history, check it offline.
@@ -112,8 +116,12 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                     return Ok(ExitCode::from(CONFIGURATION_ERROR));
                 }
             };
+            let protected = app::process_limits::protect_memory();
             runtime(settings.worker_threads())?.block_on(async {
                 let telemetry = telemetry::init(&settings.telemetry)?;
+                if let Err(error) = protected {
+                    tracing::warn!(%error, "could not keep the process's memory from debuggers and core dumps");
+                }
                 for warning in &settings.warnings {
                     tracing::warn!("{warning}");
                 }
@@ -133,17 +141,29 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             })
         }
         Command::Health(arguments) => {
-            let server = match arguments.server() {
-                Some(server) => server.to_owned(),
-                None => match Settings::listen_address_from_process(arguments.config()) {
-                    Ok(listen) => format!("http://{listen}"),
+            let configured = match arguments.name_a_server() {
+                true => None,
+                false => match Settings::listeners_from_process(arguments.config()) {
+                    Ok(listeners) => cli::server_among(&listeners),
                     Err(errors) => {
                         print_line(&mut std::io::stderr(), &errors.to_string());
                         return Ok(ExitCode::from(CONFIGURATION_ERROR));
                     }
                 },
             };
-            Ok(small_runtime()?.block_on(cli::health(&arguments, &server)))
+            Ok(small_runtime()?.block_on(cli::health(&arguments, configured)))
+        }
+        Command::Token(arguments) => Ok(cli::token(arguments)),
+        Command::Access(arguments) => {
+            let configured = match arguments.config().map(|path| Settings::from_process(Some(path))) {
+                None => None,
+                Some(Ok(settings)) => Some(settings.accounts.into_iter().map(|account| account.name).collect()),
+                Some(Err(errors)) => {
+                    print_line(&mut std::io::stderr(), &errors.to_string());
+                    return Ok(ExitCode::from(CONFIGURATION_ERROR));
+                }
+            };
+            Ok(cli::access(&arguments, configured.as_ref()))
         }
         Command::Refunds(arguments) => Ok(small_runtime()?.block_on(cli::refunds(arguments))),
         Command::Accounts(arguments) => Ok(small_runtime()?.block_on(cli::accounts(arguments))),

@@ -4,6 +4,8 @@ use tonic::{Request, Response, Status};
 
 use crate::api::convert::{self, Violations};
 use crate::api::deadline::Deadline;
+use crate::api::layers::authentication::Grant;
+use crate::api::layers::permits::CallPermit;
 use crate::api::status;
 use crate::domain::authority::Authority;
 use crate::domain::ids::AccountName;
@@ -23,7 +25,8 @@ impl AccountService for AccountsApi {
         request: Request<proto::ListAccountsRequest>,
     ) -> Result<Response<proto::ListAccountsResponse>, Status> {
         let deadline = Deadline::from_metadata(request.metadata());
-        let accounts = deadline.bound(self.accounts()).await?;
+        let by = Grant::of(&request)?.by;
+        let accounts = deadline.bound(self.accounts(&by)).await?;
         Ok(Response::new(proto::ListAccountsResponse { accounts }))
     }
 
@@ -32,14 +35,15 @@ impl AccountService for AccountsApi {
         request: Request<proto::PauseAccountRequest>,
     ) -> Result<Response<proto::PauseAccountResponse>, Status> {
         let deadline = Deadline::from_metadata(request.metadata());
+        let by = Grant::of(&request)?.by;
         let request = request.into_inner();
         let mut violations = Violations::default();
         let account = violations.ok_or_record("account", AccountName::parse(&request.account));
         let reason = convert::sentence("reason", &request.reason, &mut violations);
         let account = violations.into_result(account)?;
-        let pause = self.engine.pause(account.clone(), reason, Authority::unrestricted());
+        let pause = self.engine.pause(account.clone(), reason, by.clone());
         deadline.recorded(pause).await?;
-        Ok(Response::new(proto::PauseAccountResponse { account: self.account(&account).await? }))
+        Ok(Response::new(proto::PauseAccountResponse { account: self.account(&by, &account).await? }))
     }
 
     async fn resume_account(
@@ -47,11 +51,12 @@ impl AccountService for AccountsApi {
         request: Request<proto::ResumeAccountRequest>,
     ) -> Result<Response<proto::ResumeAccountResponse>, Status> {
         let deadline = Deadline::from_metadata(request.metadata());
+        let by = Grant::of(&request)?.by;
         let mut violations = Violations::default();
         let account = violations.ok_or_record("account", AccountName::parse(&request.get_ref().account));
         let account = violations.into_result(account)?;
-        deadline.recorded(self.engine.resume(account.clone(), Authority::unrestricted())).await?;
-        Ok(Response::new(proto::ResumeAccountResponse { account: self.account(&account).await? }))
+        deadline.recorded(self.engine.resume(account.clone(), by.clone())).await?;
+        Ok(Response::new(proto::ResumeAccountResponse { account: self.account(&by, &account).await? }))
     }
 
     async fn probe_account(
@@ -59,25 +64,29 @@ impl AccountService for AccountsApi {
         request: Request<proto::ProbeAccountRequest>,
     ) -> Result<Response<proto::ProbeAccountResponse>, Status> {
         let deadline = Deadline::from_metadata(request.metadata());
+        let by = Grant::of(&request)?.by;
         let mut violations = Violations::default();
         let account = violations.ok_or_record("account", AccountName::parse(&request.get_ref().account));
         let account = violations.into_result(account)?;
-        let report = deadline.bound(async { self.engine.probe(&account).await.map_err(status::from_engine) }).await?;
+        CallPermit::of(&request).begin_wait()?;
+        let probe = async { self.engine.probe(&by, &account).await.map_err(status::from_engine) };
+        let report = deadline.bound(probe).await?;
         Ok(Response::new(to_proto(report)))
     }
 }
 
 impl AccountsApi {
-    /// All accounts, by name.
-    async fn accounts(&self) -> Result<Vec<proto::Account>, Status> {
+    /// All accounts that the caller may use, by name.
+    async fn accounts(&self, by: &Authority) -> Result<Vec<proto::Account>, Status> {
         let pending = self.engine.pending_counts().await.map_err(status::from_engine)?;
         let pending_of = |account: &AccountName| pending.get(account).copied().unwrap_or(0);
         let accounts = self.engine.accounts();
-        Ok(accounts.iter().map(|status| convert::account(status, pending_of(&status.account.name))).collect())
+        let visible = accounts.iter().filter(|status| by.sees(&status.account.name));
+        Ok(visible.map(|status| convert::account(status, pending_of(&status.account.name))).collect())
     }
 
-    async fn account(&self, name: &AccountName) -> Result<Option<proto::Account>, Status> {
-        Ok(self.accounts().await?.into_iter().find(|account| account.account == name.as_str()))
+    async fn account(&self, by: &Authority, name: &AccountName) -> Result<Option<proto::Account>, Status> {
+        Ok(self.accounts(by).await?.into_iter().find(|account| account.account == name.as_str()))
     }
 }
 

@@ -5,8 +5,10 @@
 //!                                     services: convert the request, call, convert the answer
 //! convert page_token deadline         between the public contract and the domain
 //! status                              the only mapping from an error to a tonic::Status
+//! visibility                          what a caller sees of lists and of the history
 //! layers                              applied to every call
-//! connection                          limits of every connection
+//! http2                               one task for each stream of a connection
+//! connection                          open connections, and which one is closed for a new one
 //! ```
 
 mod accounts;
@@ -15,29 +17,40 @@ mod connection;
 mod convert;
 mod deadline;
 pub mod health;
+mod http2;
 mod layers;
 mod page_token;
 mod refunds;
 mod status;
 mod validation;
+mod visibility;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::codec::CompressionEncoding;
-use tonic::transport::Server;
+use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
+use tower::Layer as _;
 
 use crate::api::accounts::AccountsApi;
 use crate::api::audit::AuditApi;
+pub use crate::api::connection::{
+    BoundListener, ConnectionRegistry, EndpointSettings, ListenError, ListenerSettings, ReflectionSettings,
+};
 use crate::api::health::{HealthApi, Readiness};
+use crate::api::layers::authentication::AuthenticationLayer;
+pub use crate::api::layers::authentication::PolicyReceiver;
 use crate::api::layers::call_limit::CallLimitLayer;
 use crate::api::layers::call_metrics::KnownMethods;
+use crate::api::layers::permits::PermitLimits;
+use crate::api::layers::reflection::ReflectionLayer;
 use crate::api::refunds::RefundsApi;
 use crate::api::validation::ValidationApi;
 use crate::checkpoint::Checkpoints;
+use crate::domain::clock::Clock;
 use crate::engine::Engine;
 use crate::proto::v1::account_service_server::AccountServiceServer;
 use crate::proto::v1::audit_service_server::AuditServiceServer;
@@ -51,8 +64,12 @@ use crate::validation::Validation;
 pub struct ApiSettings {
     /// Longest time that CreateRefund and WaitRefund wait for an outcome.
     pub max_wait: Duration,
-    /// Maximum of concurrent calls over all connections; further calls are answered UNAVAILABLE.
-    pub max_concurrent_calls: usize,
+    /// Maximum of concurrent calls over all connections that work, or whose response has not been
+    /// taken; further calls are answered UNAVAILABLE.
+    pub max_calls: usize,
+    /// Maximum of concurrent calls that only wait, for a provider or a change. Beyond it
+    /// CreateRefund answers without waiting, and WaitRefund UNAVAILABLE.
+    pub max_waits: usize,
     /// Maximum of concurrent HTTP/2 streams on one connection.
     pub max_streams_per_connection: u32,
 }
@@ -62,10 +79,29 @@ impl Default for ApiSettings {
         Self {
             // Below the 60 s after which many proxies end a call that sends nothing.
             max_wait: Duration::from_secs(50),
-            max_concurrent_calls: 1024,
-            max_streams_per_connection: 200,
+            max_calls: 256,
+            max_waits: 4096,
+            max_streams_per_connection: 100,
         }
     }
+}
+
+/// Who may call.
+pub struct Callers {
+    /// The access file in force. None: there is none, and every caller may do everything.
+    pub policy: Option<PolicyReceiver>,
+    /// Judges whether a token has expired.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Where the server is reached, by how many, and by whom.
+pub struct Port {
+    /// Accept connections.
+    pub listeners: Vec<BoundListener>,
+    /// The open ones.
+    pub connections: ConnectionRegistry,
+    /// Who may call.
+    pub callers: Callers,
 }
 
 /// What answers the calls.
@@ -81,9 +117,6 @@ pub enum ServeError {
     /// The descriptors of the contract are inconsistent.
     #[error("could not build the reflection service: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
-    /// The transport failed.
-    #[error("could not serve the gRPC port: {0}")]
-    Transport(#[from] tonic::transport::Error),
 }
 
 /// The descriptor set of the public contract, for reflection.
@@ -92,21 +125,16 @@ const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("recoup_descripto
 /// Well above every message of the contract: the longest is a Debitsuccess refund with all its
 /// labels, some 25 kB.
 const MAX_REQUEST_BYTES: usize = 64 * 1024;
-/// Further connections wait to be accepted.
-const MAX_CONNECTIONS: usize = 1024;
-const MAX_HEADERS_BYTES: u32 = 16 * 1024;
-/// Protects against clients that open and reset streams faster than they can be served.
-const MAX_PENDING_RESETS: usize = 20;
-const MAX_LOCAL_RESETS: usize = 1024;
-/// A peer that vanishes without closing is detected after the sum of the two.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+const MAX_HEALTH_BYTES: usize = 1024;
+const MAX_REFLECTION_BYTES: usize = 4 * 1024;
+/// Above it, a connection is closed for each new one.
+pub const MAX_CONNECTIONS: usize = 1024;
 
-/// Lets a service accept gzip, and limits its messages to [`MAX_REQUEST_BYTES`], compressed and
-/// uncompressed. A macro, because the generated services have no common trait.
+/// Lets a service accept gzip, and limits its messages, compressed and uncompressed. A macro,
+/// because the generated services have no common trait.
 macro_rules! bounded {
-    ($service:expr) => {
-        $service.max_decoding_message_size(MAX_REQUEST_BYTES).accept_compressed(CompressionEncoding::Gzip)
+    ($service:expr, $max_bytes:expr) => {
+        $service.max_decoding_message_size($max_bytes).accept_compressed(CompressionEncoding::Gzip)
     };
 }
 
@@ -115,7 +143,7 @@ macro_rules! bounded {
 /// # Errors
 /// [`ServeError`] if the port cannot be served.
 pub async fn serve(
-    listener: TcpListener,
+    port: Port,
     answering: Answering,
     readiness: watch::Receiver<Readiness>,
     settings: ApiSettings,
@@ -123,10 +151,6 @@ pub async fn serve(
     closing: CancellationToken,
 ) -> Result<(), ServeError> {
     let Answering { engine, validation, checkpoints } = answering;
-    let refunds = RefundServiceServer::new(RefundsApi { engine: engine.clone(), max_wait: settings.max_wait });
-    let accounts = AccountServiceServer::new(AccountsApi { engine });
-    let audit = AuditServiceServer::new(AuditApi { checkpoints });
-    let validation = ValidationStatusServiceServer::new(ValidationApi::new(validation));
     let services = [
         "recoup.v1.RefundService",
         "recoup.v1.AccountService",
@@ -147,23 +171,28 @@ pub async fn serve(
         tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
         tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
     ]);
-    let incoming = connection::accept(listener, MAX_CONNECTIONS, closing.clone());
-    Server::builder()
-        .max_concurrent_streams(settings.max_streams_per_connection)
-        .http2_max_header_list_size(MAX_HEADERS_BYTES)
-        .http2_max_pending_accept_reset_streams(Some(MAX_PENDING_RESETS))
-        .http2_max_local_error_reset_streams(Some(MAX_LOCAL_RESETS))
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .layer(CallLimitLayer::new(settings.max_concurrent_calls, metrics, methods))
-        .add_service(bounded!(refunds))
-        .add_service(bounded!(accounts))
-        .add_service(bounded!(audit))
-        .add_service(bounded!(validation))
-        .add_service(bounded!(HealthServer::new(HealthApi { readiness, services })))
-        .add_service(bounded!(reflection().build_v1()?))
-        .add_service(bounded!(reflection().build_v1alpha()?))
-        .serve_with_incoming_shutdown(incoming, closing.cancelled_owned())
-        .await?;
+    let limits = PermitLimits {
+        calls: settings.max_calls,
+        waits: settings.max_waits,
+        event_streams: engine.max_event_streams(),
+        status_watches: validation.max_watches(),
+    };
+    let refunds = RefundServiceServer::new(RefundsApi { engine: engine.clone(), max_wait: settings.max_wait });
+    let accounts = AccountServiceServer::new(AccountsApi { engine });
+    let audit = AuditServiceServer::new(AuditApi { checkpoints });
+    let validation = ValidationStatusServiceServer::new(ValidationApi::new(validation));
+    let routes = Routes::new(bounded!(refunds, MAX_REQUEST_BYTES))
+        .add_service(bounded!(accounts, MAX_REQUEST_BYTES))
+        .add_service(bounded!(audit, MAX_REQUEST_BYTES))
+        .add_service(bounded!(validation, MAX_REQUEST_BYTES))
+        .add_service(bounded!(HealthServer::new(HealthApi { readiness, services }), MAX_HEALTH_BYTES))
+        .add_service(bounded!(reflection().build_v1()?, MAX_REFLECTION_BYTES))
+        .add_service(bounded!(reflection().build_v1alpha()?, MAX_REFLECTION_BYTES))
+        .prepare();
+    let incoming = connection::accept(port.listeners, port.connections, closing.clone());
+    let authentication = AuthenticationLayer::new(port.callers, metrics.clone(), methods.clone());
+    let calls = CallLimitLayer::new(limits, metrics.clone(), methods).layer(routes);
+    let calls = authentication.layer(ReflectionLayer.layer(calls));
+    http2::serve(incoming, calls, settings.max_streams_per_connection, metrics, closing).await;
     Ok(())
 }

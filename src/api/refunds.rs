@@ -10,6 +10,9 @@ use tracing::Span;
 
 use crate::api::convert::{EngineView, Violations};
 use crate::api::deadline::Deadline;
+use crate::api::layers::authentication::Grant;
+use crate::api::layers::permits::CallPermit;
+use crate::api::visibility::{VisibleEvents, visible_accounts, visible_event};
 use crate::api::{convert, page_token, status};
 use crate::domain::authority::Authority;
 use crate::domain::ids::RefundId;
@@ -26,8 +29,9 @@ pub(super) struct RefundsApi {
     pub(super) max_wait: Duration,
 }
 
-/// Below clients' default limit of 4 MiB for one message.
-const MAX_PAGE_BYTES: usize = 3 * 1024 * 1024;
+/// What many callers may ask for at the same time, and far below clients' default limit of 4 MiB
+/// for one message.
+const MAX_PAGE_BYTES: usize = 1024 * 1024;
 
 #[tonic::async_trait]
 impl RefundService for RefundsApi {
@@ -37,6 +41,8 @@ impl RefundService for RefundsApi {
     ) -> Result<Response<proto::CreateRefundResponse>, Status> {
         let deadline = Deadline::from_metadata(request.metadata());
         let trace_parent = traceparent_in(request.metadata());
+        let by = Grant::of(&request)?.by;
+        let permit = CallPermit::of(&request);
         let request = request.into_inner();
         let (validate_only, allow_similar) = (request.validate_only, request.allow_similar);
         let mut violations = Violations::default();
@@ -47,7 +53,7 @@ impl RefundService for RefundsApi {
         let command = CreateCommand {
             intent,
             allow_similar,
-            by: Authority::unrestricted(),
+            by,
             answer_by: deadline.instant(),
             wait_until: deadline.wait(wait, self.max_wait),
             trace_parent,
@@ -55,7 +61,8 @@ impl RefundService for RefundsApi {
         let result = if validate_only {
             deadline.bound(async { self.engine.dry_run(command).await.map_err(status::from_engine) }).await?
         } else {
-            self.engine.create(command).await.map_err(status::from_engine)?
+            let created = self.engine.create_and_wait(command, || permit.release_for_wait()).await;
+            created.map_err(status::from_engine)?
         };
         let view = EngineView { is_hypothetical: validate_only && !result.replayed, ..self.view(&result.refund) };
         let refund = Some(convert::refund(&result.refund, view));
@@ -67,8 +74,10 @@ impl RefundService for RefundsApi {
         request: Request<proto::GetRefundRequest>,
     ) -> Result<Response<proto::GetRefundResponse>, Status> {
         let deadline = Deadline::from_metadata(request.metadata());
+        let by = Grant::of(&request)?.by;
         let id = convert::refund_name(&request.get_ref().name)?;
-        let refund = deadline.bound(async { self.engine.get(&id).await.map_err(status::from_engine) }).await?;
+        let read = async { self.engine.get_for(&by, &id).await.map_err(status::from_engine) };
+        let refund = deadline.bound(read).await?;
         Ok(Response::new(proto::GetRefundResponse { refund: Some(self.to_proto(&refund)) }))
     }
 
@@ -77,6 +86,7 @@ impl RefundService for RefundsApi {
         request: Request<proto::ListRefundsRequest>,
     ) -> Result<Response<proto::ListRefundsResponse>, Status> {
         let deadline = Deadline::from_metadata(request.metadata());
+        let by = Grant::of(&request)?.by;
         let request = request.into_inner();
         let request_key = request.filter.as_ref().map(prost::Message::encode_to_vec).unwrap_or_default();
         let mut violations = Violations::default();
@@ -85,7 +95,7 @@ impl RefundService for RefundsApi {
         let before_ordinal = position_in(&request_key, &request.page_token, &mut violations);
         violations.check()?;
         // One more than requested shows whether there is a next page.
-        let query = ListQuery { before_ordinal, limit: limit + 1, ..query };
+        let query = ListQuery { before_ordinal, limit: limit + 1, visible_accounts: visible_accounts(&by), ..query };
         let listed = deadline.bound(async { self.engine.list(query).await.map_err(status::from_engine) }).await?;
         let entries = listed.iter().map(|listed| (listed.ordinal, self.to_proto(&listed.refund)));
         let (refunds, next_page_token) = page(&request_key, limit, entries);
@@ -97,6 +107,8 @@ impl RefundService for RefundsApi {
         request: Request<proto::WaitRefundRequest>,
     ) -> Result<Response<proto::WaitRefundResponse>, Status> {
         let deadline = Deadline::from_metadata(request.metadata());
+        let by = Grant::of(&request)?.by;
+        let permit = CallPermit::of(&request);
         let request = request.into_inner();
         let mut violations = Violations::default();
         let timeout = convert::duration("timeout", request.timeout, &mut violations);
@@ -107,6 +119,8 @@ impl RefundService for RefundsApi {
         let id = violations.ok_or_record("name", RefundId::parse_resource(&request.name));
         let (id, after_revision) = violations.into_result(id.zip(after_revision))?;
         let until = deadline.wait(timeout, self.max_wait);
+        self.check_visible(&by, &id).await?;
+        permit.begin_wait()?;
         let refund = self.engine.wait(&id, after_revision, until).await.map_err(status::from_engine)?;
         Ok(Response::new(proto::WaitRefundResponse { refund: Some(self.to_proto(&refund)) }))
     }
@@ -117,18 +131,16 @@ impl RefundService for RefundsApi {
     ) -> Result<Response<proto::CancelRefundResponse>, Status> {
         let deadline = Deadline::from_metadata(request.metadata());
         let trace_parent = traceparent_in(request.metadata());
+        let by = Grant::of(&request)?.by;
         let request = request.into_inner();
         let id = convert::refund_name(&request.name)?;
         note_trace_id(trace_parent.as_deref(), &id);
         let etag = Some(request.etag.as_str()).filter(|etag| !etag.is_empty());
-        let refund =
-            match tokio::time::timeout_at(deadline.instant(), self.engine.cancel(&id, etag, Authority::unrestricted()))
-                .await
-            {
-                Ok(cancelled) => cancelled.map_err(status::from_engine)?,
-                // The cancellation continues without its caller.
-                Err(_) => return Err(status::outcome_unknown(Code::DeadlineExceeded, "the deadline passed")),
-            };
+        let refund = match tokio::time::timeout_at(deadline.instant(), self.engine.cancel(&id, etag, by)).await {
+            Ok(cancelled) => cancelled.map_err(status::from_engine)?,
+            // The cancellation continues without its caller.
+            Err(_) => return Err(status::outcome_unknown(Code::DeadlineExceeded, "the deadline passed")),
+        };
         Ok(Response::new(proto::CancelRefundResponse { refund: Some(self.to_proto(&refund)) }))
     }
 
@@ -137,17 +149,16 @@ impl RefundService for RefundsApi {
         request: Request<proto::ReconcileRefundRequest>,
     ) -> Result<Response<proto::ReconcileRefundResponse>, Status> {
         let deadline = Deadline::from_metadata(request.metadata());
+        let by = Grant::of(&request)?.by;
         let id = convert::refund_name(&request.get_ref().name)?;
         note_trace_id(traceparent_in(request.metadata()).as_deref(), &id);
-        let refund =
-            match tokio::time::timeout_at(deadline.instant(), self.engine.reconcile(&id, Authority::unrestricted()))
-                .await
-            {
-                Ok(reconciled) => reconciled.map_err(status::from_engine)?,
-                // The lookup continues without its caller. Returning the refund as it is now would
-                // look like the lookup's result.
-                Err(_) => return Err(status::outcome_unknown(Code::DeadlineExceeded, "the deadline passed")),
-            };
+        CallPermit::of(&request).begin_wait()?;
+        let refund = match tokio::time::timeout_at(deadline.instant(), self.engine.reconcile(&id, by)).await {
+            Ok(reconciled) => reconciled.map_err(status::from_engine)?,
+            // The lookup continues without its caller. Returning the refund as it is now would look
+            // like the lookup's result.
+            Err(_) => return Err(status::outcome_unknown(Code::DeadlineExceeded, "the deadline passed")),
+        };
         Ok(Response::new(proto::ReconcileRefundResponse { refund: Some(self.to_proto(&refund)) }))
     }
 
@@ -157,7 +168,8 @@ impl RefundService for RefundsApi {
     ) -> Result<Response<proto::ResolveRefundResponse>, Status> {
         let deadline = Deadline::from_metadata(request.metadata());
         let trace_parent = traceparent_in(request.metadata());
-        let command = convert::resolve_command(request.into_inner(), Authority::unrestricted())?;
+        let by = Grant::of(&request)?.by;
+        let command = convert::resolve_command(request.into_inner(), by)?;
         note_trace_id(trace_parent.as_deref(), &command.id);
         let refund = match tokio::time::timeout_at(deadline.instant(), self.engine.resolve(command)).await {
             Ok(resolved) => resolved.map_err(status::from_engine)?,
@@ -173,7 +185,8 @@ impl RefundService for RefundsApi {
     ) -> Result<Response<proto::ReassignRefundResponse>, Status> {
         let deadline = Deadline::from_metadata(request.metadata());
         let trace_parent = traceparent_in(request.metadata());
-        let command = convert::reassign_command(request.into_inner(), Authority::unrestricted())?;
+        let by = Grant::of(&request)?.by;
+        let command = convert::reassign_command(request.into_inner(), by)?;
         note_trace_id(trace_parent.as_deref(), &command.id);
         let refund = match tokio::time::timeout_at(deadline.instant(), self.engine.reassign(command)).await {
             Ok(reassigned) => reassigned.map_err(status::from_engine)?,
@@ -189,7 +202,8 @@ impl RefundService for RefundsApi {
     ) -> Result<Response<proto::ApproveRefundResponse>, Status> {
         let deadline = Deadline::from_metadata(request.metadata());
         let trace_parent = traceparent_in(request.metadata());
-        let command = convert::approve_command(request.into_inner(), Authority::unrestricted())?;
+        let by = Grant::of(&request)?.by;
+        let command = convert::approve_command(request.into_inner(), by)?;
         let refund = self.decide_approval(command, &deadline, trace_parent.as_deref()).await?;
         Ok(Response::new(proto::ApproveRefundResponse { refund: Some(refund) }))
     }
@@ -200,7 +214,8 @@ impl RefundService for RefundsApi {
     ) -> Result<Response<proto::RejectRefundResponse>, Status> {
         let deadline = Deadline::from_metadata(request.metadata());
         let trace_parent = traceparent_in(request.metadata());
-        let command = convert::reject_command(request.into_inner(), Authority::unrestricted())?;
+        let by = Grant::of(&request)?.by;
+        let command = convert::reject_command(request.into_inner(), by)?;
         let refund = self.decide_approval(command, &deadline, trace_parent.as_deref()).await?;
         Ok(Response::new(proto::RejectRefundResponse { refund: Some(refund) }))
     }
@@ -210,6 +225,7 @@ impl RefundService for RefundsApi {
         request: Request<proto::ListRefundEventsRequest>,
     ) -> Result<Response<proto::ListRefundEventsResponse>, Status> {
         let deadline = Deadline::from_metadata(request.metadata());
+        let by = Grant::of(&request)?.by;
         let request = request.into_inner();
         let mut violations = Violations::default();
         let limit = convert::page_size(request.page_size, &mut violations);
@@ -217,10 +233,13 @@ impl RefundService for RefundsApi {
         let request_key = request.name.as_bytes();
         let after = position_in(request_key, &request.page_token, &mut violations).unwrap_or(0);
         let id = violations.into_result(id)?;
-        let read = async { self.engine.events_of(&id, after, limit + 1).await.map_err(status::from_engine) };
+        let read = async {
+            self.check_visible(&by, &id).await?;
+            self.engine.events_of(&id, after, limit + 1).await.map_err(status::from_engine)
+        };
         let events = deadline.bound(read).await?;
-        let (events, next_page_token) =
-            page(request_key, limit, events.into_iter().map(|event| (event.revision, convert::event(event))));
+        let events = events.into_iter().map(|event| (event.revision, visible_event(&by, event)));
+        let (events, next_page_token) = page(request_key, limit, events);
         Ok(Response::new(proto::ListRefundEventsResponse { events, next_page_token }))
     }
 
@@ -232,6 +251,7 @@ impl RefundService for RefundsApi {
         request: Request<proto::StreamRefundEventsRequest>,
     ) -> Result<Response<Self::StreamRefundEventsStream>, Status> {
         let deadline = Deadline::for_stream(request.metadata());
+        let by = Grant::of(&request)?.by;
         let mut violations = Violations::default();
         let after = u64::try_from(request.get_ref().after_sequence).ok();
         if after.is_none() {
@@ -246,6 +266,9 @@ impl RefundService for RefundsApi {
                 Err(status) => Some((Err(status), None)),
             }
         });
+        if !by.sees_all() {
+            return Ok(Response::new(Box::pin(VisibleEvents::new(self.engine.clone(), by).filter(pages))));
+        }
         let events = pages.flat_map(|page| {
             let (events, end) = page.map_or_else(|status| (Vec::new(), Some(Err(status))), |events| (events, None));
             stream::iter(events.into_iter().map(|event| Ok(convert::stream_response(&event))).chain(end))
@@ -266,6 +289,14 @@ impl RefundsApi {
             Ok(decided) => Ok(self.to_proto(&decided.map_err(status::from_engine)?)),
             // The decision is still recorded without the caller.
             Err(_) => Err(status::outcome_unknown(Code::DeadlineExceeded, "the deadline passed")),
+        }
+    }
+
+    /// Without a read for a caller that sees every refund.
+    async fn check_visible(&self, by: &Authority, id: &RefundId) -> Result<(), Status> {
+        match by.sees_all() {
+            true => Ok(()),
+            false => self.engine.get_for(by, id).await.map(drop).map_err(status::from_engine),
         }
     }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use crate::access::scope::Scope;
 use crate::domain::ids::{AccountName, RefundId};
 use crate::domain::target::FieldViolation;
 use crate::engine::EngineError;
@@ -102,6 +103,45 @@ pub(super) fn message_missing(limit: Duration) -> Status {
     status(Code::DeadlineExceeded, ErrorReason::Deadline, &message, [], |_| {})
 }
 
+/// The call shows no credential, or two.
+pub(super) fn credentials_missing() -> Status {
+    let message = "the call needs one credential, such as `authorization: Bearer recoup_...`: nothing was recorded";
+    status(Code::Unauthenticated, ErrorReason::CredentialsMissing, message, [], |_| {})
+}
+
+/// The credential is unknown, expired, revoked, or of another listener. One text for all.
+pub(super) fn credentials_invalid() -> Status {
+    let message = "the credential is not valid: nothing was recorded";
+    status(Code::Unauthenticated, ErrorReason::CredentialsInvalid, message, [], |_| {})
+}
+
+/// The caller may not do this, whatever the object.
+pub(super) fn scope_missing(scope: Scope) -> Status {
+    let message = format!("the caller has no scope {scope}: nothing was recorded");
+    let metadata = [("scope", scope.as_str().to_owned())];
+    status(Code::PermissionDenied, ErrorReason::ScopeMissing, &message, metadata, |_| {})
+}
+
+/// The caller is at a limit of its own.
+pub(super) fn quota_exceeded(caller: &str, limit: &str, retry_after: Duration) -> Status {
+    let message = format!("the caller {caller} is at its limit {limit}: nothing was recorded");
+    let metadata = [("limit", limit.to_owned())];
+    status(Code::ResourceExhausted, ErrorReason::QuotaExceeded, &message, metadata, |details| {
+        details.set_retry_info(Some(retry_after));
+        details.add_quota_failure_violation(format!("caller:{caller}"), message.as_str());
+    })
+}
+
+/// The accounts of a stream's caller have changed.
+pub(super) fn accounts_changed() -> Status {
+    retryable(
+        Code::Unavailable,
+        ErrorReason::Overloaded,
+        "the caller may use other accounts now: open the stream again",
+        RETRY_SOON,
+    )
+}
+
 /// The gateway is at one of its limits.
 pub(super) fn overloaded(what: &str) -> Status {
     retryable(Code::Unavailable, ErrorReason::Overloaded, what, RETRY_SOON)
@@ -177,6 +217,15 @@ pub(super) fn from_engine(error: EngineError) -> Status {
         }
         EngineError::OwnRefund => status(Code::PermissionDenied, ErrorReason::OwnRefund, &message, [], |_| {}),
         EngineError::CreatorRevoked(_) => precondition(ErrorReason::CreatorRevoked, &message, []),
+        EngineError::RefundIdTaken(id) => {
+            status(Code::AlreadyExists, ErrorReason::RefundIdReused, &message, [], |details| {
+                set_refund(details, &id, "it exists, at an account that the caller may not use");
+            })
+        }
+        EngineError::HiddenConflict => precondition(ErrorReason::TargetHasRefund, &message, []),
+        EngineError::HiddenSimilar { is_firm } => {
+            precondition(ErrorReason::SimilarRefund, &format!("{message}; {}", similar_advice(is_firm)), [])
+        }
         EngineError::EtagMismatch { present } => {
             status(Code::Aborted, ErrorReason::EtagMismatch, &message, [("etag", present)], |_| {})
         }
@@ -265,11 +314,7 @@ fn from_ledger(error: LedgerError) -> Status {
             precondition(ErrorReason::TargetHasRefund, &message, [("conflicting_refund", conflicting.resource())])
         }
         LedgerError::SimilarRefund { conflicting, firm_until } => {
-            let advice = match firm_until {
-                Some(_) => "it may still take effect, so allow_similar does not help until its settle time is over",
-                None => "set allow_similar to send it nevertheless",
-            };
-            let message = format!("{message}; {advice}");
+            let message = format!("{message}; {}", similar_advice(firm_until.is_some()));
             precondition(ErrorReason::SimilarRefund, &message, [("conflicting_refund", conflicting.resource())])
         }
         LedgerError::LimitExceeded { limit } => {
@@ -297,6 +342,13 @@ fn from_ledger(error: LedgerError) -> Status {
             retryable(Code::Unavailable, ErrorReason::LedgerUnavailable, &message, RETRY_LATER)
         }
         LedgerError::Corrupt { .. } => status(Code::DataLoss, ErrorReason::LedgerCorrupt, &message, [], |_| {}),
+    }
+}
+
+fn similar_advice(is_firm: bool) -> &'static str {
+    match is_firm {
+        true => "it may still take effect, so allow_similar does not help until its settle time is over",
+        false => "set allow_similar to send it nevertheless",
     }
 }
 

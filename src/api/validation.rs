@@ -5,9 +5,13 @@ use futures_util::stream::{self, BoxStream};
 use secrecy::ExposeSecret;
 use tonic::{Request, Response, Status};
 
+use crate::access::scope::Scope;
 use crate::api::convert::{self, Violations};
 use crate::api::deadline::Deadline;
+use crate::api::layers::authentication::Grant;
+use crate::api::layers::permits::CallPermit;
 use crate::api::status;
+use crate::domain::authority::Authority;
 use crate::domain::ids::AccountName;
 use crate::domain::validation::{
     AgreementStatus, CaaCheckError, CaaCheckResult, CaaCheckStatus, CallbackStatus, ClickThroughState, CsrStatus,
@@ -35,9 +39,16 @@ impl ValidationStatusService for ValidationApi {
         request: Request<proto::GetValidationStatusRequest>,
     ) -> Result<Response<proto::GetValidationStatusResponse>, Status> {
         let deadline = Deadline::from_metadata(request.metadata());
+        let Grant { by, may_get_upload_token, .. } = Grant::of(&request)?;
+        let permit = CallPermit::of(&request);
         let request = request.into_inner();
         let include_upload_token = request.include_upload_token;
+        if include_upload_token && !may_get_upload_token {
+            return Err(status::scope_missing(Scope::ValidationToken));
+        }
         let request = status_request(request)?;
+        check_visible(&by, &request.account)?;
+        permit.begin_wait()?;
         let answer = async { self.validation.get(request).await.map_err(|error| status::from_validation(&error)) };
         let status = deadline.bound(answer).await?;
         let validation_status = Some(to_proto(&status, include_upload_token));
@@ -51,7 +62,9 @@ impl ValidationStatusService for ValidationApi {
         request: Request<proto::WatchValidationStatusRequest>,
     ) -> Result<Response<Self::WatchValidationStatusStream>, Status> {
         let deadline = Deadline::for_stream(request.metadata());
+        let by = Grant::of(&request)?.by;
         let request = watch_request(request.into_inner())?;
+        check_visible(&by, &request.account)?;
         let watch = self.validation.watch(request).map_err(|error| status::from_validation(&error))?;
         let changes = stream::unfold(Some(watch), move |watch| async move {
             let mut watch = watch?;
@@ -66,6 +79,14 @@ impl ValidationStatusService for ValidationApi {
             }
         });
         Ok(Response::new(Box::pin(changes)))
+    }
+}
+
+/// An account that the caller may not use is answered as one that does not exist.
+fn check_visible(by: &Authority, account: &AccountName) -> Result<(), Status> {
+    match by.sees(account) {
+        true => Ok(()),
+        false => Err(status::account_not_found(account.as_str())),
     }
 }
 

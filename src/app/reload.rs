@@ -1,8 +1,10 @@
-//! Applies changes without a restart: secrets from files, and the log filter.
+//! Applies changes without a restart: secrets from files, certificates, and the log filter.
 //!
 //! ```text
 //! every 10 s, SIGHUP, refused login -> read the secret's file
 //!                                   -> Secret::replace -> Engine::credentials_changed
+//! SIGHUP -> certificates (`tls::server`, which also reads them every 10 s)
+//! SIGHUP -> read the access file (access_file)
 //! SIGHUP -> read the whole configuration -> apply the filter and the files' names
 //!                                        -> WARN for every other key that has changed
 //! ```
@@ -41,13 +43,14 @@ impl Reloader {
     pub(super) fn start(
         running: Reloadable,
         files: SecretFiles,
+        reload: watch::Sender<u64>,
         filter: LogFilter,
         load: impl FnMut() -> Result<Settings, ConfigErrors> + Send + 'static,
     ) -> std::io::Result<Self> {
         // Capacity one: any number of requests during a read cause one more read.
         let (sender, requests) = sync_channel(1);
         let thread = std::thread::Builder::new().name("reload".to_owned());
-        thread.spawn(move || run(&requests, running, &files, &filter, load)).map(|_| Self(sender))
+        thread.spawn(move || run(&requests, running, &files, &reload, &filter, load)).map(|_| Self(sender))
     }
 
     /// Requests a read.
@@ -61,10 +64,14 @@ fn run(
     requests: &Receiver<()>,
     mut running: Reloadable,
     files: &SecretFiles,
+    reload: &watch::Sender<u64>,
     filter: &LogFilter,
     mut load: impl FnMut() -> Result<Settings, ConfigErrors>,
 ) {
     while requests.recv().is_ok() {
+        // Certificates and the access file: errors of the configuration do not keep a caller from
+        // being removed.
+        reload.send_modify(|count| *count += 1);
         match load() {
             Ok(newer) => {
                 for warning in &newer.warnings {

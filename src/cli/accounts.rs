@@ -6,16 +6,16 @@ use clap::{Args, Subcommand};
 use recoup::proto::v1 as proto;
 use recoup::proto::v1::account_service_client::AccountServiceClient;
 
-use super::client::{READ_TIMEOUT, channel, failure_of, with_timeout};
+use super::client::{READ_TIMEOUT, connection, failure_of, with_timeout};
+use super::context::ClientArguments;
 use super::{Failure, output, print_line};
 
 /// The arguments of `recoup accounts`.
 #[derive(Args)]
 #[command(after_help = "Exit status: 0 done, 1 the gateway refused or cannot be reached, 2 the command line is wrong.")]
 pub(crate) struct AccountsArguments {
-    /// The gateway's address.
-    #[arg(long, env = "RECOUP_SERVER", default_value = "http://127.0.0.1:50051", value_name = "URL", global = true)]
-    server: String,
+    #[command(flatten)]
+    client: ClientArguments,
     /// Print JSON with the contract's field names (an error too, on standard error).
     #[arg(long, global = true)]
     json: bool,
@@ -49,9 +49,9 @@ struct PauseArguments {
 
 /// Runs `recoup accounts`.
 pub(crate) async fn accounts(arguments: AccountsArguments) -> ExitCode {
-    let AccountsArguments { server, json, action } = arguments;
+    let AccountsArguments { client, json, action } = arguments;
     let result = async {
-        let mut client = AccountServiceClient::new(channel(&server).await?);
+        let mut client = AccountServiceClient::new(connection(&client.resolve(None)?).await?);
         let account = match action {
             AccountAction::Pause(PauseArguments { account, reason }) => {
                 let request = proto::PauseAccountRequest { account: account.account, reason };

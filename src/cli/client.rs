@@ -5,34 +5,68 @@ use std::time::Duration;
 
 use recoup::proto::code_name;
 use recoup::proto::v1::refund_service_client::RefundServiceClient;
-use tonic::transport::{Channel, Endpoint};
+use recoup::tls::ClientTlsSettings;
+use secrecy::ExposeSecret as _;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Channel;
 use tonic::{Request, Status};
 use tonic_types::StatusExt as _;
 
 use super::Failure;
+use super::connector;
+use super::context::ClientOptions;
 
-/// Ample for a gateway on this machine.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A connection whose calls show who calls.
+pub(super) type Connection = InterceptedService<Channel, Authorization>;
+
+/// Adds the token to each call.
+#[derive(Clone)]
+pub(super) struct Authorization(Option<MetadataValue<Ascii>>);
+
 /// For calls that need only the ledger.
 pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// For calls that need a provider, whose own limit is 60 s.
 pub(super) const PROVIDER_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// Connects to `server`, such as `http://127.0.0.1:50051`.
-pub(super) async fn connect(server: &str) -> Result<RefundServiceClient<Channel>, Failure> {
-    channel(server).await.map(RefundServiceClient::new)
+/// Connects to the gateway.
+pub(super) async fn connect(options: &ClientOptions) -> Result<RefundServiceClient<Connection>, Failure> {
+    connection(options).await.map(RefundServiceClient::new)
 }
 
 /// A connection for any service.
-pub(super) async fn channel(server: &str) -> Result<Channel, Failure> {
-    let wrong = || Failure::usage(format!("--server must be an address such as http://127.0.0.1:50051, not {server}"));
-    let endpoint = Endpoint::from_shared(server.to_owned()).map_err(|_| wrong())?;
-    if endpoint.uri().scheme_str() != Some("http") || endpoint.uri().host().is_none() {
-        return Err(wrong());
+pub(super) async fn connection(options: &ClientOptions) -> Result<Connection, Failure> {
+    Ok(InterceptedService::new(channel(options).await?, Authorization::of(options)))
+}
+
+async fn channel(options: &ClientOptions) -> Result<Channel, Failure> {
+    let tls = ClientTlsSettings {
+        ca_file: options.ca.clone(),
+        certificate: options.cert.clone().zip(options.key.clone()),
+        gateway_certificate_file: options.gateway_certificate.clone(),
+    };
+    connector::connect(&options.server, &tls).await
+}
+
+impl Authorization {
+    fn of(options: &ClientOptions) -> Self {
+        let header = options.token.as_ref().and_then(|token| {
+            let mut value: MetadataValue<Ascii> = format!("Bearer {}", token.expose_secret()).parse().ok()?;
+            value.set_sensitive(true);
+            Some(value)
+        });
+        Self(header)
     }
-    endpoint.connect_timeout(CONNECT_TIMEOUT).connect().await.map_err(|error| {
-        Failure::new(format!("no gateway answers at {server}: {}; is it running?", root_cause(&error)))
-    })
+}
+
+impl Interceptor for Authorization {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(header) = &self.0 {
+            request.metadata_mut().insert("authorization", header.clone());
+        }
+        Ok(request)
+    }
 }
 
 /// A request with a deadline.
@@ -92,7 +126,7 @@ pub(super) fn message_of(status: &Status) -> String {
 }
 
 /// The innermost cause. The outer ones only state that something failed.
-fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+pub(super) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
         innermost = source;

@@ -8,28 +8,38 @@
 //! check    recoup check: arguments and output
 //! verify   recoup verify: checks a ledger file offline
 //! backup   recoup backup: copies a ledger, even one in use, and verifies the copy
+//! token    recoup token new: makes a caller's token
+//! access   recoup access check: checks an access file
+//! context  where the gateway is, and how a command shows who calls
+//! connector  plaintext, TLS, unix sockets
 //! client   connection to a gateway, and its errors as one sentence
 //! output   refunds as aligned text and as JSON
 //! ```
 
+mod access;
 mod accounts;
 mod audit;
 mod backup;
 mod check;
 mod client;
+mod connector;
+mod context;
 mod health;
 mod output;
 mod refunds;
+mod token;
 mod verify;
 
 use std::process::ExitCode;
 
+pub(crate) use self::access::{AccessArguments, access};
 pub(crate) use self::accounts::{AccountsArguments, accounts};
 pub(crate) use self::audit::{AuditArguments, audit};
 pub(crate) use self::backup::{BackupArguments, run as backup};
 pub(crate) use self::check::{CheckArguments, preview_lines, probe_lines};
-pub(crate) use self::health::{HealthArguments, health};
+pub(crate) use self::health::{HealthArguments, health, server_among};
 pub(crate) use self::refunds::{RefundsArguments, refunds};
+pub(crate) use self::token::{TokenArguments, token};
 pub(crate) use self::verify::{VerifyArguments, verify};
 
 /// Exit status: the arguments, the settings or the file are invalid, and nothing was done.

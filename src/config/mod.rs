@@ -8,7 +8,9 @@
 //!
 //! reader    types and unknown keys
 //! accounts  accounts and their secrets
+//! listeners  where the gateway listens besides `listen`
 //! changes   what a later read changes in a running gateway
+//! permissions  files that others may write
 //! ```
 //!
 //! Each layer declares its own settings and their defaults ([`ApiSettings`], [`EngineSettings`],
@@ -24,30 +26,33 @@
 //! `RECOUP_LEDGER__PATH`, `RECOUP_ACCOUNTS__NAMECOM__ENDPOINT`. Account names contain no
 //! underscore, so a single one inside an account's name stands for `-`:
 //! `RECOUP_ACCOUNTS__NAMECOM_EU__CURRENCY` is `accounts.namecom-eu.currency`. (An account whose
-//! name begins or ends with `-`, or contains two in a row, can be set in the file only.) An empty
-//! variable is a value like any other. An unknown `RECOUP_` variable is an error. Exceptions are
-//! `RECOUP_CONFIG`, which names the file if the command line does not, `RECOUP_SERVER`, which
-//! `recoup refunds` and `recoup health` read, and variables that hold a secret and are named by its
-//! key.
+//! name begins or ends with `-`, or contains two in a row, can be set in the file only.) An
+//! empty variable is a value like any other. An unknown `RECOUP_` variable is an error.
+//! Exceptions are `RECOUP_CONFIG`, which names the file if the command line does not,
+//! `RECOUP_SERVER`, `RECOUP_TOKEN_FILE` and `RECOUP_CONTEXT`, which commands on a running
+//! gateway read, and variables that hold a secret and are named by its key.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::api::ApiSettings;
+use crate::api::{ApiSettings, ListenerSettings};
 use crate::checkpoint::CheckpointSettings;
 use crate::domain::ids::AccountName;
 use crate::engine::EngineSettings;
 use crate::ledger::sqlite::SqliteSettings;
 use crate::providers::{AccountSettings, Url};
 use crate::telemetry::{LogFormat, TelemetrySettings};
+use crate::tls::TlsSettings;
 use crate::validation::ValidationSettings;
 
 mod accounts;
 pub mod changes;
 mod errors;
+mod listeners;
+mod permissions;
 mod reader;
 #[cfg(test)]
 mod tests;
@@ -60,10 +65,15 @@ use reader::Reader;
 /// All settings, validated. [`Settings::default`] has no account.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Address of the gRPC server; loopback only. Port 0 takes any free port.
-    pub listen: SocketAddr,
+    /// Address of the gRPC server's plaintext port; loopback only. Port 0 takes any free port. None
+    /// where only `listeners` are set.
+    pub listen: Option<SocketAddr>,
+    /// `[listeners]`, by name.
+    pub listeners: Vec<ListenerSettings>,
     /// The ledger's database file; relative to the working directory.
     pub ledger_path: PathBuf,
+    /// `[access] file`: who may call. None: every caller may do everything.
+    pub access_file: Option<PathBuf>,
     /// `[ledger]`
     pub ledger: SqliteSettings,
     /// `[checkpoint]`. None: no checkpoints are signed.
@@ -73,8 +83,10 @@ pub struct Settings {
     pub accept_lost_history: bool,
     /// `[log]` and `[traces]`
     pub telemetry: TelemetrySettings,
-    /// Address of the metrics endpoint; loopback only. None: no endpoint, and nothing is measured.
+    /// Address of the metrics endpoint. None: no endpoint, and nothing is measured.
     pub metrics_listen: Option<SocketAddr>,
+    /// TLS of the metrics endpoint.
+    pub metrics_tls: Option<TlsSettings>,
     /// `[server]`
     pub api: ApiSettings,
     /// How many threads run the gateway's tasks. 0: one for each core but one, which the ledger's
@@ -99,17 +111,21 @@ pub struct Settings {
 
 /// Names the file where the command line does not.
 const FILE_VARIABLE: &str = "RECOUP_CONFIG";
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 50051);
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 50051)),
+            listen: Some(DEFAULT_LISTEN),
+            listeners: Vec::new(),
             ledger_path: PathBuf::from("recoup.db"),
+            access_file: None,
             ledger: SqliteSettings::default(),
             checkpoint: None,
             accept_lost_history: false,
             telemetry: TelemetrySettings::default(),
             metrics_listen: None,
+            metrics_tls: None,
             api: ApiSettings::default(),
             worker_threads: 0,
             drain: Duration::from_secs(20),
@@ -146,30 +162,37 @@ impl Settings {
         Self::read(path, &text, &variables)
     }
 
-    /// [`Settings::listen_address`] with the environment of this process.
+    /// [`Settings::listeners_alone`] with the environment of this process.
     ///
     /// # Errors
     /// Errors of that one setting, or of the file as a whole.
-    pub fn listen_address_from_process(path: Option<&Path>) -> Result<SocketAddr, ConfigErrors> {
-        Self::listen_address(path, std::env::vars_os())
+    pub fn listeners_from_process(path: Option<&Path>) -> Result<Vec<ListenerSettings>, ConfigErrors> {
+        Self::listeners_alone(path, std::env::vars_os())
     }
 
-    /// The address on which a gateway with the configuration of [`Settings::load`] listens. Reads
-    /// no other setting: no account, and no secret.
+    /// The listeners of a gateway with the configuration of [`Settings::load`], the short form
+    /// first. Reads no other setting: no account, and no secret.
     ///
     /// # Errors
-    /// Errors of that one setting, or of the file as a whole.
-    pub fn listen_address(
+    /// Errors of these settings, or of the file as a whole.
+    pub fn listeners_alone(
         path: Option<&Path>,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
-    ) -> Result<SocketAddr, ConfigErrors> {
+    ) -> Result<Vec<ListenerSettings>, ConfigErrors> {
         let variables: BTreeMap<OsString, OsString> = environment.into_iter().collect();
         let (path, text) = read_named_file(path, &variables)?;
         let mut read = Reader::new(path, &text, &variables)?;
-        let mut listen = Self::default().listen;
-        read.parsed("listen", parse_listen_address, &mut listen);
+        let mut listen = read.names_in("listeners").is_empty().then_some(DEFAULT_LISTEN);
+        read.parsed("listen", |text| parse_listen_address(text).map(Some), &mut listen);
+        let needs_credentials = read.is_set("access.file");
+        let listeners = listeners::read(&mut read, needs_credentials);
         read.finish_early()?;
-        Ok(listen)
+        Ok(listeners_of(listen, &listeners, needs_credentials))
+    }
+
+    /// Every listener, the short form first.
+    pub fn all_listeners(&self) -> Vec<ListenerSettings> {
+        listeners_of(self.listen, &self.listeners, self.access_file.is_some())
     }
 
     /// See [`Settings::worker_threads`]; with its default for this machine.
@@ -184,13 +207,16 @@ impl Settings {
     pub fn summary(&self) -> Vec<String> {
         let Self { api, ledger, telemetry, engine, validation, .. } = self;
         let mut lines = vec![
-            format!("listen: {}", self.listen),
             format!(
                 "ledger: {}, a queue of {} writes, at most {} writes in one commit",
                 self.ledger_path.display(),
                 ledger.queue_length,
                 ledger.batch_size
             ),
+            match &self.access_file {
+                Some(path) => format!("access: the callers of {}", path.display()),
+                None => "access: every caller may do everything".to_owned(),
+            },
             match &self.checkpoint {
                 Some(checkpoint) => format!(
                     "checkpoints: to {}, every {} if there is something new",
@@ -201,7 +227,10 @@ impl Settings {
             },
             format!("log: {} as {}", telemetry.log_filter, log_format_name(telemetry.log_format)),
             match self.metrics_listen {
-                Some(address) => format!("metrics: at http://{address}/metrics"),
+                Some(address) => {
+                    let scheme = if self.metrics_tls.is_some() { "https" } else { "http" };
+                    format!("metrics: at {scheme}://{address}/metrics")
+                }
                 None => "metrics: none".to_owned(),
             },
             match &telemetry.traces_endpoint {
@@ -209,10 +238,11 @@ impl Settings {
                 None => "traces: none".to_owned(),
             },
             format!(
-                "server: {} worker threads, {} concurrent calls, {} event streams, {} streams per connection; waits up to \
+                "server: {} worker threads, {} calls at work and {} waiting, {} event streams, {} streams per connection; waits up to \
                  {}, drains for {}",
                 self.worker_threads(),
-                api.max_concurrent_calls,
+                api.max_calls,
+                api.max_waits,
                 engine.max_event_streams,
                 api.max_streams_per_connection,
                 seconds(api.max_wait),
@@ -234,13 +264,15 @@ impl Settings {
                 seconds(engine.circuit.open_max)
             ),
             format!(
-                "validation: {} orders cached, {} concurrent requests per account, {} watches, at most one poll every {}",
+                "validation: {} orders cached, {} concurrent requests per account and {} a second, {} watches, at most one poll every {}",
                 validation.cache_entries,
                 validation.max_concurrent_fetches,
+                validation.requests_per_second,
                 validation.max_watches,
                 seconds(validation.watch_interval_min)
             ),
         ];
+        lines.splice(0..0, self.all_listeners().iter().map(listener_line));
         lines.extend(self.accounts.iter().map(account_line));
         lines
     }
@@ -248,18 +280,21 @@ impl Settings {
     /// Reads `text` as the content of the file at `path`.
     fn read(path: &Path, text: &str, variables: &BTreeMap<OsString, OsString>) -> Result<Self, ConfigErrors> {
         let mut read = Reader::new(path, text, variables)?;
-        let settings = Self::from_reader(&mut read);
+        let settings = Self::from_reader(&mut read, path);
         read.finish()?;
         Ok(settings)
     }
 
     /// The settings as far as they can be read. Errors are recorded in the reader, and the default
     /// takes the place of a faulty setting.
-    fn from_reader(read: &mut Reader<'_>) -> Self {
+    fn from_reader(read: &mut Reader<'_>, path: &Path) -> Self {
         let mut settings = Self::default();
         let Self {
             listen,
+            listeners,
+            metrics_tls,
             ledger_path,
+            access_file,
             ledger,
             checkpoint,
             telemetry,
@@ -272,7 +307,16 @@ impl Settings {
             ..
         } = &mut settings;
 
-        read.parsed("listen", parse_listen_address, listen);
+        read.section("access");
+        *access_file = read.optional("access.file", parse_file_path);
+        *listeners = listeners::read(read, read.is_set("access.file"));
+        if !read.names_in("listeners").is_empty() {
+            *listen = None;
+        }
+        read.parsed("listen", |text| parse_listen_address(text).map(Some), listen);
+        if access_file.is_none() && listeners.is_empty() {
+            read.warn("listen", "every user of this machine may refund: set `access.file` to tell callers apart");
+        }
 
         read.section("ledger");
         read.parsed("ledger.path", parse_file_path, ledger_path);
@@ -287,8 +331,28 @@ impl Settings {
 
         read.section("metrics");
         read.parsed("metrics.listen", |text| parse_scrape_address(text).map(Some), metrics_listen);
-        if metrics_listen.is_some_and(|metrics| metrics == *listen && metrics.port() != 0) {
-            read.error("metrics.listen", "must be another address than `listen`");
+        let is_taken = |address: &SocketAddr| {
+            address.port() != 0
+                && (*listen == Some(*address)
+                    || listeners.iter().any(|listener| listeners::address_of(listener) == Some(*address)))
+        };
+        if metrics_listen.is_some_and(|metrics| is_taken(&metrics)) {
+            read.error("metrics.listen", "must be another address than that of a gRPC listener");
+        }
+        *metrics_tls = listeners::metrics_tls(read);
+        let mut is_plaintext = false;
+        read.flag("metrics.plaintext", &mut is_plaintext);
+        match metrics_listen {
+            Some(address) if !address.ip().is_loopback() && metrics_tls.is_none() => {
+                if is_plaintext {
+                    read.warn("metrics.plaintext", "everyone on the network can read the metrics");
+                } else {
+                    let hint = "is not loopback: set `metrics.certificate_file` and `metrics.key_file`, or \
+                                `metrics.plaintext` = true";
+                    read.error("metrics.listen", hint);
+                }
+            }
+            _ => {}
         }
 
         read.section("traces");
@@ -302,7 +366,8 @@ impl Settings {
         read.number("server.worker_threads", 0..=256, worker_threads);
         read.millis("server.max_wait_ms", 1..=3_600_000, &mut api.max_wait);
         read.millis("server.drain_ms", 0..=600_000, drain);
-        read.number("server.max_concurrent_calls", 1..=100_000, &mut api.max_concurrent_calls);
+        read.number("server.max_calls", 1..=100_000, &mut api.max_calls);
+        read.number("server.max_waits", 1..=1_000_000, &mut api.max_waits);
         read.number("server.max_streams_per_connection", 1..=10_000, &mut api.max_streams_per_connection);
         read.number("server.max_event_streams", 1..=100_000, &mut engine.max_event_streams);
 
@@ -316,6 +381,7 @@ impl Settings {
         read.parsed("engine.lookups_after_ms", parse_durations, &mut engine.schedule.first);
         read.millis("engine.lookups_every_ms", 100..=30 * 86_400_000, &mut engine.schedule.then_every);
         read.seconds("engine.rejection_follow_up_s", 0..=90 * 86_400, &mut engine.rejection_follow_up);
+        read.millis("engine.reconcile_interval_ms", 0..=3_600_000, &mut engine.reconcile_interval);
         let circuit = &mut engine.circuit;
         read.number("engine.circuit_failures", 1..=1_000_000, &mut circuit.failure_threshold);
         read.number("engine.circuit_foreign_targets", 1..=10_000, &mut circuit.foreign_target_threshold);
@@ -328,13 +394,63 @@ impl Settings {
         read.section("validation");
         read.number("validation.cache_entries", 0..=1_000_000, &mut validation.cache_entries);
         read.number("validation.max_concurrent_fetches", 1..=256, &mut validation.max_concurrent_fetches);
+        read.number("validation.requests_per_second", 0..=10_000, &mut validation.requests_per_second);
         read.number("validation.max_watches", 1..=100_000, &mut validation.max_watches);
         read.millis("validation.watch_interval_min_ms", 1..=86_400_000, &mut validation.watch_interval_min);
 
         (settings.accounts, settings.secret_files) = accounts::read(read);
+        settings.report_foreign_writers(read, path);
         settings.entries = Entries(read.texts());
         settings.warnings = read.take_warnings();
         settings
+    }
+}
+
+impl Settings {
+    /// Reports files that others may write.
+    fn report_foreign_writers(&self, read: &mut Reader<'_>, path: &Path) {
+        if let Some(problem) = permissions::foreign_writer_of(path).filter(|_| !path.as_os_str().is_empty()) {
+            match self.listeners.is_empty() {
+                true => read.warn_about_file(path, &problem),
+                false => read.error_about_file(path, problem),
+            }
+        }
+        let is_reachable = !self.listeners.is_empty();
+        let ledger = ("ledger.path".to_owned(), self.ledger_path.as_path());
+        let access = self.access_file.iter().map(|path| ("access.file".to_owned(), path.as_path()));
+        let secrets = self.secret_files.iter().map(|(name, file)| (format!("accounts.{name}"), file.path()));
+        let listeners = self.listeners.iter().flat_map(listeners::files_of);
+        for (key, path) in std::iter::once(ledger).chain(access).chain(secrets).chain(listeners) {
+            match permissions::foreign_writer_of(path) {
+                // Who may do what is never left to others.
+                Some(problem) if is_reachable || key == "access.file" => read.error(&key, problem),
+                Some(problem) => read.warn(&key, &problem),
+                None => {}
+            }
+        }
+    }
+}
+
+fn listeners_of(
+    listen: Option<SocketAddr>,
+    listeners: &[ListenerSettings],
+    needs_credentials: bool,
+) -> Vec<ListenerSettings> {
+    let short_form =
+        listen.map(|address| ListenerSettings { needs_credentials, ..ListenerSettings::short_form(address) });
+    short_form.into_iter().chain(listeners.iter().cloned()).collect()
+}
+
+fn listener_line(listener: &ListenerSettings) -> String {
+    let (name, place) = (&listener.name, &listener.endpoint);
+    let limit = match listener.connections_per_source {
+        0 => "any number of connections per source".to_owned(),
+        limit => format!("{limit} connections per source"),
+    };
+    if name == ListenerSettings::SHORT_FORM {
+        format!("listen: {place}, {limit}")
+    } else {
+        format!("listener {name}: {place}, {limit}")
     }
 }
 
@@ -375,7 +491,7 @@ fn parse_listen_address(text: &str) -> Result<SocketAddr, &'static str> {
         Ok(address)
     } else {
         Err(
-            "must be a loopback address: there is no TLS and no authentication yet, so any client that reaches the port could refund",
+            "must be a loopback address: a port that others reach is a table `[listeners.NAME]`, with a certificate and `access.file`",
         )
     }
 }
@@ -383,8 +499,7 @@ fn parse_listen_address(text: &str) -> Result<SocketAddr, &'static str> {
 fn parse_scrape_address(text: &str) -> Result<SocketAddr, &'static str> {
     let address: SocketAddr =
         text.parse().map_err(|_| "must be an IP address and a port, such as \"127.0.0.1:9464\"")?;
-    let problem = "must be a loopback address: there is no TLS and no authentication";
-    if address.ip().is_loopback() { Ok(address) } else { Err(problem) }
+    Ok(address)
 }
 
 /// OTLP over gRPC, without TLS.

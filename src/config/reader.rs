@@ -52,8 +52,8 @@ enum SettingValue {
 
 const PREFIX: &str = "RECOUP_";
 
-/// Where `recoup refunds` and `recoup health` find a running gateway. Not a setting of the gateway.
-const CLIENT_VARIABLE: &str = "RECOUP_SERVER";
+/// How commands find a running gateway, and show who calls. Not settings of the gateway.
+const CLIENT_VARIABLES: [&str; 3] = ["RECOUP_CONTEXT", "RECOUP_SERVER", "RECOUP_TOKEN_FILE"];
 
 /// Far above any configuration. A wrong path (a log, a device) is an error and not read whole.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -258,6 +258,17 @@ impl<'a> Reader<'a> {
         self.warnings.push(format!("{key}: {sentence}"));
     }
 
+    /// Records an error of a file as a whole.
+    pub(super) fn error_about_file(&mut self, path: &Path, sentence: String) {
+        let source = ErrorSource::File { path: path.to_owned(), line: None };
+        self.errors.push(ConfigError { key: String::new(), sentence, source });
+    }
+
+    /// Records a warning about a file as a whole.
+    pub(super) fn warn_about_file(&mut self, path: &Path, sentence: &str) {
+        self.warnings.push(format!("{}: {sentence}", path.display()));
+    }
+
     /// The settings as text by path, without the variables that hold a secret. Call it after all
     /// secrets have been read: only then are those variables known.
     pub(super) fn texts(&self) -> BTreeMap<String, String> {
@@ -341,7 +352,7 @@ impl<'a> Reader<'a> {
     fn add_variable(&mut self, name: &OsStr, value: &OsStr) {
         let name = name.to_string_lossy();
         let Some(rest) = name.strip_prefix(PREFIX) else { return };
-        if name == super::FILE_VARIABLE || name == CLIENT_VARIABLE {
+        if name == super::FILE_VARIABLE || CLIENT_VARIABLES.contains(&&*name) {
             return;
         }
         let source = ErrorSource::Variable(printable(&name));
@@ -358,7 +369,7 @@ impl<'a> Reader<'a> {
         let mut segments = rest.split("__").peekable();
         while let Some(segment) = segments.next() {
             let mut segment = segment.to_ascii_lowercase();
-            if parent == "accounts" {
+            if parent == "accounts" || parent == "listeners" {
                 segment = segment.replace('_', "-");
             }
             let path = joined(&parent, &segment);

@@ -8,6 +8,7 @@ use crate::domain::approval::{Approval, Approver};
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::AccountName;
 use crate::domain::money::{Currency, Money};
+use crate::domain::refund::Refund;
 
 /// Who caused an event, as the history records it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -176,6 +177,20 @@ impl Authority {
     pub fn sees(&self, account: &AccountName) -> bool {
         match self.caller() {
             Some(caller) => caller.accounts.contains(account),
+            None => !self.is_restricted(),
+        }
+    }
+
+    /// Whether the caller may know of this refund: by its present account, or by the one that it
+    /// was asked for.
+    pub fn sees_refund(&self, refund: &Refund) -> bool {
+        self.sees(&refund.account) || self.sees(&refund.intent.account)
+    }
+
+    /// Whether the caller sees every refund, of whatever account.
+    pub fn sees_all(&self) -> bool {
+        match self.caller() {
+            Some(caller) => caller.accounts == AccountSet::All,
             None => !self.is_restricted(),
         }
     }

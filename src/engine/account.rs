@@ -17,9 +17,10 @@ use crate::domain::place::Destination;
 use crate::domain::refund::Refund;
 use crate::engine::circuit_breaker::{AccountHealth, CircuitBreaker, CircuitBreakerSettings, Generation, Permission};
 use crate::engine::probe_queue::ProbeQueue;
-use crate::engine::rate_limit::RateLimiter;
+use crate::engine::recent_lookups::RecentLookups;
 use crate::ledger::{AccountPause, RelatedLogins};
 use crate::providers::Account;
+use crate::providers::rate_limit::RateLimiter;
 
 /// The run-time state of one account.
 pub(super) struct AccountRuntime {
@@ -51,6 +52,7 @@ pub(super) struct AccountRuntime {
     pub(super) requested_probes: ProbeQueue,
     /// When the next request may be sent.
     pub(super) rate_limiter: Arc<RateLimiter>,
+    pub(super) recent_lookups: RecentLookups,
     breaker: Mutex<CircuitBreaker>,
     /// When its health was last [`AccountHealth::Serving`], if it is not now.
     unhealthy_since: Mutex<Option<Instant>>,
@@ -90,6 +92,7 @@ impl AccountRuntime {
         related: RelatedLogins,
         standstills: Vec<(Timestamp, Timestamp)>,
         breaker: CircuitBreakerSettings,
+        reconcile_interval: Duration,
     ) -> Self {
         let (second, hour) = (configured.requests_per_second, configured.requests_per_hour);
         let rate_limiter = Arc::new(RateLimiter::new(second, hour, configured.metrics.clone()));
@@ -104,6 +107,7 @@ impl AccountRuntime {
             has_recovered: AtomicBool::new(true),
             requested_probes: ProbeQueue::default(),
             rate_limiter,
+            recent_lookups: RecentLookups::new(reconcile_interval),
             breaker: Mutex::new(CircuitBreaker::new(breaker)),
             unhealthy_since: Mutex::default(),
             reconciling: Mutex::default(),

@@ -20,7 +20,7 @@ use crate::ledger::{LedgerError, Recorded};
 /// See [`crate::engine::Engine::decide_approval`].
 pub(super) async fn decide(core: Arc<EngineCore>, command: ApprovalCommand) -> Result<Refund, EngineError> {
     loop {
-        let refund = core.get(&command.id).await?;
+        let refund = core.get_for(&command.by, &command.id).await?;
         let (event, actor) = match judge(&core, &refund, &command)? {
             DecisionStep::Repeated => return Ok(refund),
             DecisionStep::Record(event) => (*event, command.by.actor.clone()),

@@ -19,7 +19,7 @@ pub(super) async fn cancel(
     by: Authority,
 ) -> Result<Refund, EngineError> {
     loop {
-        let refund = core.get(&id).await?;
+        let refund = core.get_for(&by, &id).await?;
         if refund.state == State::Cancelled {
             return Ok(refund);
         }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, debug_span};
 
-use crate::domain::authority::Actor;
+use crate::domain::authority::{Actor, Authority};
 use crate::domain::clock::{Clock as _, Timestamp};
 use crate::domain::event::Event;
 use crate::domain::ids::{AccountName, RefundId};
@@ -100,6 +100,24 @@ impl EngineCore {
     /// [`LedgerError::NotFound`] among others of the ledger.
     pub(super) async fn get(&self, id: &RefundId) -> Result<Refund, EngineError> {
         Ok(self.ledger.get(id).await?.ok_or_else(|| LedgerError::NotFound(id.clone()))?)
+    }
+
+    /// Reads a refund for a caller, for whom one that it may not know of does not exist.
+    ///
+    /// # Errors
+    /// As [`EngineCore::get`].
+    pub(super) async fn get_for(&self, by: &Authority, id: &RefundId) -> Result<Refund, EngineError> {
+        let refund = self.get(id).await?;
+        if by.sees_refund(&refund) { Ok(refund) } else { Err(LedgerError::NotFound(id.clone()).into()) }
+    }
+
+    /// A configured account, for a caller for whom one that it may not use does not exist.
+    ///
+    /// # Errors
+    /// [`EngineError::AccountNotFound`]
+    pub(super) fn account_for(&self, by: &Authority, name: &AccountName) -> Result<&Arc<AccountRuntime>, EngineError> {
+        let account = self.accounts.get(name).filter(|_| by.sees(name));
+        account.ok_or_else(|| EngineError::AccountNotFound(name.clone()))
     }
 
     /// Records events and notifies the waiters. Waits while the ledger's queue is full: what has

@@ -8,6 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument as _, debug, debug_span, info};
 
+use crate::domain::authority::Authority;
 use crate::domain::clock::{Clock as _, Timestamp};
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::state::State;
@@ -19,8 +20,9 @@ use crate::engine::commands::{CreateCommand, CreateResult};
 use crate::engine::core::{EngineCore, WaitingFor};
 use crate::engine::error::EngineError;
 use crate::engine::outcome_log::event_number;
+use crate::engine::visibility;
 use crate::engine::waiters::Waiter;
-use crate::ledger::{self, CreateOutcome, FirstAttempt, Health, NewRefund, Recorded, Ticket};
+use crate::ledger::{CreateOutcome, FirstAttempt, Health, NewRefund, Recorded, Ticket};
 use crate::telemetry::traces;
 
 /// What the first attempt of a refund needs, which is on disk and not sent yet.
@@ -32,7 +34,11 @@ struct Unsent {
 }
 
 /// See [`crate::engine::Engine::create`].
-pub(super) async fn create(core: &Arc<EngineCore>, command: CreateCommand) -> Result<CreateResult, EngineError> {
+pub(super) async fn create(
+    core: &Arc<EngineCore>,
+    command: CreateCommand,
+    may_wait: impl FnOnce() -> bool,
+) -> Result<CreateResult, EngineError> {
     let (answer_by, wait_until) = (command.answer_by, command.wait_until);
     let ticket = Ticket::default();
     // Registered before anything is recorded, so that waiting needs no further read of the refund.
@@ -51,19 +57,23 @@ pub(super) async fn create(core: &Arc<EngineCore>, command: CreateCommand) -> Re
         // The task may have died after the commit. Repeating the call finds out.
         Err(_) => return Err(EngineError::Panicked),
     };
-    let refund = wait_for_outcome(core, recorded.refund, waiter, wait_until).await;
+    let refund = wait_for_outcome(core, recorded.refund, waiter, wait_until, may_wait).await;
     Ok(CreateResult { refund, replayed: recorded.replayed })
 }
 
 /// See [`crate::engine::Engine::dry_run`].
 pub(super) async fn dry_run(core: &EngineCore, command: CreateCommand) -> Result<CreateResult, EngineError> {
-    if let Some(existing) = find_existing(core, &command.intent).await? {
+    let (by, intent) = (command.by.clone(), command.intent.clone());
+    if let Some(existing) = find_existing(core, &by, &intent).await? {
         return Ok(CreateResult { refund: existing, replayed: true });
     }
-    let account = account_for(core, &command.intent)?;
-    match core.ledger.dry_run(new_refund(core, account, command, false, Ticket::default())).await? {
-        CreateOutcome::New(refund) => Ok(CreateResult { refund, replayed: false }),
-        CreateOutcome::Known(refund) => Ok(CreateResult { refund, replayed: true }),
+    let account = account_for(core, &by, &intent)?;
+    match core.ledger.dry_run(new_refund(core, account, command, false, Ticket::default())).await {
+        Ok(CreateOutcome::New(refund)) => Ok(CreateResult { refund, replayed: false }),
+        Ok(CreateOutcome::Known(refund)) => {
+            Ok(CreateResult { refund: visibility::match_existing(&by, refund, &intent)?, replayed: true })
+        }
+        Err(error) => Err(visibility::conceal_creation(core, &by, &intent.id, error).await),
     }
 }
 
@@ -92,20 +102,27 @@ async fn record(
     ticket: Ticket,
 ) -> Result<(CreateResult, Option<Unsent>), EngineError> {
     // Before every reason to refuse the call: a refund that is on disk is returned in any case.
-    if let Some(existing) = find_existing(core, &command.intent).await? {
+    let (by, intent) = (command.by.clone(), command.intent.clone());
+    if let Some(existing) = find_existing(core, &by, &intent).await? {
         return Ok((CreateResult { refund: existing, replayed: true }, None));
     }
     if core.draining.is_cancelled() {
         return Err(EngineError::Draining);
     }
-    let account = account_for(core, &command.intent)?.clone();
+    let account = account_for(core, &by, &intent)?.clone();
     let generation = account.generation();
     let slot = account.try_acquire_for_new();
     let create = new_refund(core, &account, command, slot.is_some(), ticket);
     let commit = debug_span!("commit", step = "create");
-    let Recorded { outcome, sequence } = core.ledger.create(create).instrument(commit).await?;
+    let Recorded { outcome, sequence } = match core.ledger.create(create).instrument(commit).await {
+        Ok(recorded) => recorded,
+        Err(error) => return Err(visibility::conceal_creation(core, &by, &intent.id, error).await),
+    };
     let refund = match outcome {
-        CreateOutcome::Known(refund) => return Ok((CreateResult { refund, replayed: true }, None)),
+        CreateOutcome::Known(refund) => {
+            let refund = visibility::match_existing(&by, refund, &intent)?;
+            return Ok((CreateResult { refund, replayed: true }, None));
+        }
         CreateOutcome::New(refund) => refund,
     };
     let (id, name, sequence) = (refund.id(), account.name(), event_number(sequence));
@@ -134,18 +151,21 @@ async fn record(
 /// now: its account is gone, or the account's currency has changed. A ledger that has stopped
 /// writing is read too, because an error would say that nothing was recorded. A ledger that does
 /// not verify is not: its write error says why.
-async fn find_existing(core: &EngineCore, intent: &Intent) -> Result<Option<Refund>, EngineError> {
-    if matches!(*core.ledger.health().borrow(), Health::Corrupt(_)) && account_for(core, intent).is_ok() {
+async fn find_existing(core: &EngineCore, by: &Authority, intent: &Intent) -> Result<Option<Refund>, EngineError> {
+    if matches!(*core.ledger.health().borrow(), Health::Corrupt(_)) && account_for(core, by, intent).is_ok() {
         return Ok(None);
     }
     let Some(refund) = core.ledger.get(&intent.id).await? else { return Ok(None) };
-    Ok(Some(ledger::match_existing(refund, intent)?))
+    Ok(Some(visibility::match_existing(by, refund, intent)?))
 }
 
 /// The account of an intent, if the configuration allows the intent at all.
-fn account_for<'a>(core: &'a EngineCore, intent: &Intent) -> Result<&'a Arc<AccountRuntime>, EngineError> {
-    let account =
-        core.accounts.get(&intent.account).ok_or_else(|| EngineError::AccountNotFound(intent.account.clone()))?;
+fn account_for<'a>(
+    core: &'a EngineCore,
+    by: &Authority,
+    intent: &Intent,
+) -> Result<&'a Arc<AccountRuntime>, EngineError> {
+    let account = core.account_for(by, &intent.account)?;
     let (of, target) = (account.configured.provider, intent.target.provider());
     if of != target {
         return Err(EngineError::AccountMismatch { account: intent.account.clone(), of, target });
@@ -185,7 +205,13 @@ fn new_refund(
 /// wait for one provider must not use up the room of others.
 ///
 /// If the ledger cannot be read, returns the refund as the caller has it: it is on disk.
-async fn wait_for_outcome(core: &EngineCore, refund: Refund, mut waiter: Waiter, until: Instant) -> Refund {
+async fn wait_for_outcome(
+    core: &EngineCore,
+    refund: Refund,
+    mut waiter: Waiter,
+    until: Instant,
+    may_wait: impl FnOnce() -> bool,
+) -> Refund {
     let done = |refund: &Refund| match refund.state {
         State::Dispatching => false,
         State::Pending => {
@@ -197,7 +223,7 @@ async fn wait_for_outcome(core: &EngineCore, refund: Refund, mut waiter: Waiter,
         }
         _ => true,
     };
-    if done(&refund) || Instant::now() >= until {
+    if done(&refund) || Instant::now() >= until || !may_wait() {
         return refund;
     }
     let mut wait = async || {

@@ -1,6 +1,6 @@
 //! Why the engine did not do what it was asked to do.
 
-use crate::domain::ids::{AccountName, ProviderKind};
+use crate::domain::ids::{AccountName, ProviderKind, RefundId};
 use crate::domain::state::State;
 use crate::domain::target::FieldViolation;
 use crate::ledger::LedgerError;
@@ -56,6 +56,18 @@ pub enum EngineError {
     /// The refund does not wait for an account.
     #[error("a refund that is {0} and does not wait for its account cannot be reassigned")]
     NotReassignable(State),
+    /// The id is one of a refund that the caller may not know of.
+    #[error("refund {0} exists, at an account that the caller may not use")]
+    RefundIdTaken(RefundId),
+    /// [`LedgerError::TargetHasRefund`] by a refund that the caller may not know of.
+    #[error("a refund of the same target is open, in doubt or done")]
+    HiddenConflict,
+    /// [`LedgerError::SimilarRefund`] by a refund that the caller may not know of.
+    #[error("a refund gave the same amount to the same account within a day")]
+    HiddenSimilar {
+        /// The conflict holds even with `allow_similar`.
+        is_firm: bool,
+    },
     /// The refund has changed since the caller read it.
     #[error("the refund has changed: its etag is {present} now")]
     EtagMismatch {

@@ -32,6 +32,7 @@ pub(super) async fn look_up_and_record(
         false => None,
     };
     let lookup = ask_provider(account, &refund).await;
+    account.recent_lookups.record(refund.id());
     reread_refused_secret(account, &lookup);
     account.record_lookup(lookup.account_signal(), false);
     loop {

@@ -30,10 +30,12 @@
 //!  │             └─ reconcile                      one refund in question: lookup or resend
 //!  ├─ approval_expiry                              what was not approved in time
 //!  ├─ second_person                                who may not decide about a refund
+//!  ├─ visibility                                   what a caller may know of
 //!  ├─ attempt  lookup                              the calls to the provider
 //!  ├─ event_stream                                 the history for readers
 //!  └─ core                                         state, recording, retry rules
-//!      └─ account (circuit_breaker, rate_limit), decide, event_buffer, waiters, monotonic_clock
+//!      └─ account (circuit_breaker, recent_lookups), decide, event_buffer, waiters,
+//!         monotonic_clock
 //! ```
 //!
 //! A module imports only modules below it. [`decide`] is pure: it says what follows from an answer.
@@ -59,14 +61,15 @@ pub mod pause;
 pub mod places;
 pub mod probe;
 mod probe_queue;
-mod rate_limit;
 mod reassign;
+mod recent_lookups;
 mod reconcile;
 mod resolve;
 mod second_person;
 mod settings;
 mod spans;
 mod startup;
+mod visibility;
 mod waiters;
 mod workers;
 
@@ -122,7 +125,20 @@ impl Engine {
     /// # Errors
     /// Nothing was recorded and nothing sent, except with [`EngineError::Panicked`].
     pub async fn create(&self, command: CreateCommand) -> Result<CreateResult, EngineError> {
-        create::create(&self.0, command).await
+        self.create_and_wait(command, || true).await
+    }
+
+    /// As [`Engine::create`]. Asks `may_wait` when the refund is on disk and nothing is left but to
+    /// wait for its outcome; returns without waiting if that says no.
+    ///
+    /// # Errors
+    /// As [`Engine::create`].
+    pub async fn create_and_wait(
+        &self,
+        command: CreateCommand,
+        may_wait: impl FnOnce() -> bool + Send,
+    ) -> Result<CreateResult, EngineError> {
+        create::create(&self.0, command, may_wait).await
     }
 
     /// What [`Engine::create`] would record. Records and sends nothing.
@@ -139,6 +155,14 @@ impl Engine {
     /// [`LedgerError::NotFound`] among others of the ledger.
     pub async fn get(&self, id: &RefundId) -> Result<Refund, EngineError> {
         self.0.get(id).await
+    }
+
+    /// One refund, for a caller for whom one that it may not know of does not exist.
+    ///
+    /// # Errors
+    /// As [`Engine::get`].
+    pub async fn get_for(&self, by: &Authority, id: &RefundId) -> Result<Refund, EngineError> {
+        self.0.get_for(by, id).await
     }
 
     /// A page of refunds, newest first.
@@ -186,7 +210,8 @@ impl Engine {
         self.0.run_detached(approve::decide(self.0.clone(), command)).await
     }
 
-    /// Looks a refund up at its provider now, and records what that shows.
+    /// Looks a refund up at its provider now, and records what that shows. Where a lookup of it has
+    /// just ended ([`EngineSettings::reconcile_interval`]), returns the refund as it is.
     ///
     /// # Errors
     /// [`EngineError::NotInDoubt`] if nothing about the refund is open at the provider,
@@ -243,8 +268,8 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError::AccountNotFound`], [`EngineError::Draining`]
-    pub async fn probe(&self, account: &AccountName) -> Result<ProbeReport, EngineError> {
-        probe::probe(&self.0, account).await
+    pub async fn probe(&self, by: &Authority, account: &AccountName) -> Result<ProbeReport, EngineError> {
+        probe::probe(&self.0, by, account).await
     }
 
     /// What keeps a refund from being processed; none if nothing does.
@@ -298,6 +323,11 @@ impl Engine {
     /// [`EngineError::TooManyEventStreams`], [`EngineError::BeyondLastEvent`]
     pub fn stream_events(&self, after_sequence: u64) -> Result<EventStream, EngineError> {
         EventStream::open(&self.0, after_sequence)
+    }
+
+    /// The number of event streams that may be open at the same time.
+    pub fn max_event_streams(&self) -> usize {
+        self.0.settings.max_event_streams
     }
 
     /// The number of open event streams.

@@ -22,7 +22,7 @@ pub(super) async fn pause(
     reason: String,
     by: Authority,
 ) -> Result<(), EngineError> {
-    let runtime = core.accounts.get(&account).ok_or_else(|| EngineError::AccountNotFound(account.clone()))?.clone();
+    let runtime = core.account_for(&by, &account)?.clone();
     // One after the other, so that the run-time state is that of the last commit.
     let _one_at_a_time = runtime.pausing.lock().await;
     let (actor, now) = (by.actor, core.clock.now());
@@ -38,7 +38,7 @@ pub(super) async fn pause(
 
 /// See [`crate::engine::Engine::resume`].
 pub(super) async fn resume(core: Arc<EngineCore>, account: AccountName, by: Authority) -> Result<(), EngineError> {
-    let runtime = core.accounts.get(&account).ok_or_else(|| EngineError::AccountNotFound(account.clone()))?.clone();
+    let runtime = core.account_for(&by, &account)?.clone();
     let _one_at_a_time = runtime.pausing.lock().await;
     let now = core.clock.now();
     core.ledger.resume(&account, &by.actor, now).await?;

@@ -5,10 +5,12 @@
 //! nothing wrong lets a suspended account try one refund.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tracing::{Instrument as _, info, info_span};
 
+use crate::domain::authority::Authority;
 use crate::domain::ids::AccountName;
 use crate::domain::outcome::AccountSignal;
 use crate::domain::probe::{Credentials, ProbeReport};
@@ -20,11 +22,15 @@ use crate::ledger::RelatedLogins;
 use crate::providers::Account;
 
 /// See [`crate::engine::Engine::probe`].
-pub(super) async fn probe(core: &Arc<EngineCore>, account: &AccountName) -> Result<ProbeReport, EngineError> {
+pub(super) async fn probe(
+    core: &Arc<EngineCore>,
+    by: &Authority,
+    account: &AccountName,
+) -> Result<ProbeReport, EngineError> {
     if core.draining.is_cancelled() {
         return Err(EngineError::Draining);
     }
-    let account = core.accounts.get(account).ok_or_else(|| EngineError::AccountNotFound(account.clone()))?;
+    let account = core.account_for(by, account)?;
     let report = account.requested_probes.join_or_start(|answer| {
         let (task_core, account) = (core.clone(), account.clone());
         // A task of its own: callers that leave do not end what others share.
@@ -42,7 +48,8 @@ pub(super) async fn probe(core: &Arc<EngineCore>, account: &AccountName) -> Resu
 
 /// Probes an account without an engine, within the account's rate limits.
 pub async fn probe_alone(account: Arc<Account>, circuit: CircuitBreakerSettings) -> ProbeReport {
-    ask_provider(&Arc::new(AccountRuntime::new(account, RelatedLogins::default(), Vec::new(), circuit))).await
+    let alone = AccountRuntime::new(account, RelatedLogins::default(), Vec::new(), circuit, Duration::ZERO);
+    ask_provider(&Arc::new(alone)).await
 }
 
 async fn probe_when_due(core: &EngineCore, account: &Arc<AccountRuntime>, answer: oneshot::Sender<ProbeReport>) {

@@ -10,12 +10,16 @@ use crate::domain::target::FieldViolation;
 use crate::engine::commands::ReassignCommand;
 use crate::engine::core::EngineCore;
 use crate::engine::error::EngineError;
-use crate::engine::second_person;
+use crate::engine::{second_person, visibility};
 use crate::ledger::{LedgerError, Reassign};
 
 /// See [`crate::engine::Engine::reassign`].
 pub(super) async fn reassign(core: Arc<EngineCore>, command: ReassignCommand) -> Result<Refund, EngineError> {
-    let refund = core.get(&command.id).await?;
+    let refund = core.get_for(&command.by, &command.id).await?;
+    // One of the accounts is enough to see it, and not enough to move it.
+    if !command.by.sees(&refund.account) || !command.by.sees(&refund.intent.account) {
+        return Err(LedgerError::NotFound(command.id).into());
+    }
     if command.etag != refund.etag() {
         return Err(EngineError::EtagMismatch { present: refund.etag() });
     }
@@ -23,12 +27,11 @@ pub(super) async fn reassign(core: Arc<EngineCore>, command: ReassignCommand) ->
     if !is_open || core.account_of(&refund).is_ok() {
         return Err(EngineError::NotReassignable(refund.state));
     }
+    let account = core.account_for(&command.by, &command.account)?.clone();
     match second_person::is_ruled_at(&refund, &command.account, &command.by) {
         true => second_person::check_not_involved(&refund, &command.by)?,
         false => second_person::check_not_creator(&refund, &command.by)?,
     }
-    let account = core.accounts.get(&command.account).cloned();
-    let account = account.ok_or_else(|| EngineError::AccountNotFound(command.account.clone()))?;
     let (of, target) = (account.configured.provider, refund.provider());
     if of != target {
         return Err(EngineError::AccountMismatch { account: command.account, of, target });
@@ -44,7 +47,7 @@ pub(super) async fn reassign(core: Arc<EngineCore>, command: ReassignCommand) ->
         related: account.related.clone(),
         reject_similar: true,
         evidence: command.evidence,
-        actor: command.by.actor,
+        actor: command.by.actor.clone(),
         now: core.clock.now(),
     };
     match core.ledger.reassign(reassign).await {
@@ -55,6 +58,6 @@ pub(super) async fn reassign(core: Arc<EngineCore>, command: ReassignCommand) ->
             Ok(reassigned)
         }
         Err(LedgerError::StaleRevision { present }) => Err(EngineError::EtagMismatch { present: present.etag() }),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(visibility::conceal(&core, &command.by, error).await),
     }
 }

@@ -70,21 +70,28 @@ async fn retry_later(problem: &EngineError) {
 
 /// See [`crate::engine::Engine::reconcile`].
 ///
+/// Where a lookup of it ended within the last seconds, returns the refund as it is.
+///
 /// If the lookup proves that one more attempt is safe, it is made immediately, as after a scheduled
 /// lookup.
 pub(super) async fn reconcile(core: Arc<EngineCore>, id: RefundId, by: Authority) -> Result<Refund, EngineError> {
-    let refund = core.get(&id).await?;
+    let refund = core.get_for(&by, &id).await?;
     if !refund.state.is_in_question() && !refund.is_followed(core.clock.now()) {
         return Err(EngineError::NotInDoubt(refund.state));
     }
     let account = core.account_of(&refund)?.clone();
     // The log lines belong to the call's own trace.
     spans::link_call_to_refund(&core, &refund).await;
+    // Of callers who ask at the same time, one looks the refund up, and the others see its result.
+    let turn = account.recent_lookups.turn(&id).await;
+    if account.recent_lookups.is_recent(&id) {
+        return core.get(&id).await;
+    }
     // The semaphore is never closed, so this only waits.
     let slot = account.lookup_slots.acquire().await.map_err(|_| EngineError::Draining)?;
     let span = spans::lookup_span(&account, &refund);
     let (refund, is_safe) = lookup::look_up_and_record(&core, &account, refund, &by.actor).instrument(span).await?;
-    drop(slot);
+    drop((slot, turn));
     // The refund may be due at another time than before.
     account.reconcile_notify.notify_one();
     if is_safe

@@ -20,7 +20,7 @@ use crate::providers;
 
 /// See [`crate::engine::Engine::resolve`].
 pub(super) async fn resolve(core: Arc<EngineCore>, command: ResolveCommand) -> Result<Refund, EngineError> {
-    let refund = core.get(&command.id).await?;
+    let refund = core.get_for(&command.by, &command.id).await?;
     if command.etag != refund.etag() {
         return Err(EngineError::EtagMismatch { present: refund.etag() });
     }

@@ -17,6 +17,8 @@ pub struct EngineSettings {
     pub rejection_follow_up: Duration,
     /// When an account is suspended, and when it is probed.
     pub circuit: CircuitBreakerSettings,
+    /// How long a lookup answers callers who ask for another one. Zero: not at all.
+    pub reconcile_interval: Duration,
     /// The number of event streams that may be open at the same time.
     pub max_event_streams: usize,
 }
@@ -31,6 +33,7 @@ impl Default for EngineSettings {
             },
             rejection_follow_up: Duration::from_secs(7 * 24 * 3_600),
             circuit: CircuitBreakerSettings::default(),
+            reconcile_interval: Duration::from_secs(5),
             max_event_streams: 128,
         }
     }

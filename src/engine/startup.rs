@@ -48,7 +48,8 @@ pub(super) async fn start(
     for account in registry.iter() {
         let standstills = ledger.standstills(&account.destination()).await?;
         let related = places::related_logins_of(account, &registry);
-        let runtime = AccountRuntime::new(account.clone(), related, standstills, settings.circuit);
+        let runtime =
+            AccountRuntime::new(account.clone(), related, standstills, settings.circuit, settings.reconcile_interval);
         for pause in pauses.iter().filter(|pause| pause.account == account.name) {
             runtime.set_pause(pause.clone());
         }

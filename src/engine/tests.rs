@@ -96,6 +96,7 @@ struct Bench {
     clock: Arc<ManualClock>,
     /// How long a rejection is looked up.
     follow_up: Duration,
+    reconcile_interval: Duration,
 }
 
 impl Bench {
@@ -117,7 +118,8 @@ impl Bench {
         };
         let clock = Arc::new(ManualClock::new(NOW));
         let (ledger, follow_up) = (Arc::new(ledger), Duration::from_secs(7 * 86_400));
-        Self { _directory: directory, ledger, provider: Arc::default(), clock, follow_up }
+        let reconcile_interval = Duration::ZERO;
+        Self { _directory: directory, ledger, provider: Arc::default(), clock, follow_up, reconcile_interval }
     }
 
     async fn engine(&self) -> Engine {
@@ -175,6 +177,7 @@ impl Bench {
                 open_max: Duration::from_secs(300),
             },
             rejection_follow_up: self.follow_up,
+            reconcile_interval: self.reconcile_interval,
             max_event_streams: 4,
         };
         let accounts = Arc::new(Accounts::new(accounts));
@@ -511,10 +514,11 @@ async fn a_waiting_probe_ends_with_the_drain() {
     let bench = Bench::new();
     let engine = bench.engine().await;
     let account = AccountName::parse("main").unwrap();
-    assert!(engine.probe(&account).await.is_ok());
-    let (waiting, ()) = futures_util::future::join(engine.probe(&account), engine.drain(LIMIT)).await;
+    let by = Authority::unrestricted();
+    assert!(engine.probe(&by, &account).await.is_ok());
+    let (waiting, ()) = futures_util::future::join(engine.probe(&by, &account), engine.drain(LIMIT)).await;
     assert_eq!(waiting.err(), Some(EngineError::Draining));
-    assert_eq!(engine.probe(&account).await.err(), Some(EngineError::Draining));
+    assert_eq!(engine.probe(&by, &account).await.err(), Some(EngineError::Draining));
 }
 
 #[async_trait]

@@ -50,6 +50,13 @@ pub trait LedgerAdmin: Send + Sync + 'static {
     /// [`LedgerError::Unavailable`]
     async fn oldest_unapproved(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError>;
 
+    /// Keeps an access file under its digest, so that the `policy` of an event can be looked up.
+    /// Does nothing if it is kept already.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`], [`LedgerError::CommitFailed`], [`LedgerError::Corrupt`]
+    async fn keep_access_file(&self, digest: &str, text: &str, now: Timestamp) -> Result<(), LedgerError>;
+
     /// Recomputes the whole hash chain and compares every refund with its last event. Returns the
     /// number of events.
     ///

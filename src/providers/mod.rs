@@ -37,6 +37,7 @@ pub mod instrumented;
 mod json_object;
 pub mod namecom;
 mod probe_run;
+pub mod rate_limit;
 mod redact;
 pub mod secret;
 pub mod sectigo;

@@ -13,6 +13,7 @@
 //! snapshot, and add its row to `docs/metrics.md`.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -81,6 +82,13 @@ const RPC_CALLS: MetricSpec = MetricSpec {
     unit: "s",
     attributes: &["rpc.system.name", "rpc.method", "rpc.response.status_code"],
     help: "Calls of the gRPC server, until their last byte: a stream lasts as long as it is open.",
+};
+const LIMITED: MetricSpec = MetricSpec {
+    name: "recoup.calls.limited",
+    kind: MetricKind::Counter,
+    unit: "{call}",
+    attributes: &["limit"],
+    help: "Calls of the gRPC server that one of its limits refused, kept from waiting, or cut.",
 };
 const HTTP_REQUESTS: MetricSpec = MetricSpec {
     name: "http.client.request.duration",
@@ -223,6 +231,55 @@ const STREAMS: MetricSpec = MetricSpec {
     attributes: &["method"],
     help: "Open readers of StreamRefundEvents and WatchValidationStatus.",
 };
+const CONNECTIONS: MetricSpec = MetricSpec {
+    name: "recoup.connections",
+    kind: MetricKind::Gauge,
+    unit: "{connection}",
+    attributes: &["listener"],
+    help: "Open connections of the gRPC server; 1,024 at most, or fewer where the process may open few files.",
+};
+const REFUSED_CALLS: MetricSpec = MetricSpec {
+    name: "recoup.calls.refused",
+    kind: MetricKind::Counter,
+    unit: "{call}",
+    attributes: &["listener", "reason"],
+    help: "Calls refused before their handler: credentials_missing, credentials_invalid, blocked, scope_missing, quota_exceeded.",
+};
+const CLOSED_CONNECTIONS: MetricSpec = MetricSpec {
+    name: "recoup.connections.closed",
+    kind: MetricKind::Counter,
+    unit: "{connection}",
+    attributes: &["listener", "reason"],
+    help: "Connections that the gateway closed: full, source_full (for another one), idle, silent, stalled.",
+};
+const FAILED_HANDSHAKES: MetricSpec = MetricSpec {
+    name: "recoup.tls.handshakes.failed",
+    kind: MetricKind::Counter,
+    unit: "{handshake}",
+    attributes: &["listener"],
+    help: "TLS handshakes that failed, for example because of the client's certificate.",
+};
+const CERTIFICATE_EXPIRY: MetricSpec = MetricSpec {
+    name: "recoup.tls.certificate.remaining",
+    kind: MetricKind::Gauge,
+    unit: "s",
+    attributes: &["listener"],
+    help: "Time until the first certificate of the listener's chain expires.",
+};
+const CERTIFICATE_OUTDATED: MetricSpec = MetricSpec {
+    name: "recoup.tls.certificate.outdated",
+    kind: MetricKind::Gauge,
+    unit: "{listener}",
+    attributes: &["listener"],
+    help: "1 while the listener's files hold something that it cannot use, and it goes on with the previous.",
+};
+const CRL_REMAINING: MetricSpec = MetricSpec {
+    name: "recoup.tls.crl.remaining",
+    kind: MetricKind::Gauge,
+    unit: "s",
+    attributes: &["listener"],
+    help: "Time until a revocation list of client certificates expires; negative afterwards, when it goes on counting.",
+};
 const BUILD: MetricSpec = MetricSpec {
     name: "recoup.build.info",
     kind: MetricKind::Gauge,
@@ -267,8 +324,9 @@ const START_TIME: MetricSpec = MetricSpec {
 };
 
 /// All metrics.
-pub const METRICS: [MetricSpec; 26] = [
+pub const METRICS: [MetricSpec; 34] = [
     RPC_CALLS,
+    LIMITED,
     HTTP_REQUESTS,
     ATTEMPTS,
     LOOKUPS,
@@ -288,6 +346,13 @@ pub const METRICS: [MetricSpec; 26] = [
     COMMITS,
     CLOCK_AHEAD,
     STREAMS,
+    CONNECTIONS,
+    REFUSED_CALLS,
+    CLOSED_CONNECTIONS,
+    FAILED_HANDSHAKES,
+    CERTIFICATE_EXPIRY,
+    CERTIFICATE_OUTDATED,
+    CRL_REMAINING,
     BUILD,
     MEMORY,
     CPU,
@@ -323,7 +388,35 @@ pub struct GaugeSnapshot {
     pub event_readers: usize,
     /// Open watches of validation statuses.
     pub watchers: usize,
+    /// Open connections by listener.
+    pub connections: BTreeMap<Arc<str>, usize>,
+    /// Certificates by listener.
+    pub certificates: BTreeMap<Arc<str>, CertificateSnapshot>,
 }
+
+/// The certificates of a listener at one moment.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CertificateSnapshot {
+    /// Seconds until the first certificate expires.
+    pub remaining_s: f64,
+    /// Seconds until the first revocation list expires, if there is one that says so.
+    pub crl_remaining_s: Option<f64>,
+    /// Whether the files hold something that cannot be used.
+    pub is_outdated: bool,
+}
+
+/// The limits that [`Metrics::record_limited`] names.
+pub const CALL_LIMITS: [&str; 9] = [
+    "arriving",
+    "calls",
+    "event_streams",
+    "health_watches",
+    "reflections",
+    "unread_response",
+    "unsent_bytes",
+    "waits",
+    "watches",
+];
 
 /// States of a circuit breaker.
 pub const BREAKER_STATES: [&str; 3] = ["closed", "half_open", "open"];
@@ -369,12 +462,16 @@ struct Instruments {
     provider: SdkMeterProvider,
     gauges: Arc<Mutex<GaugeSnapshot>>,
     rpc_calls: Histogram<f64>,
+    limited: Counter<u64>,
     http_requests: Histogram<f64>,
     attempts: Histogram<f64>,
     lookups: Histogram<f64>,
     pacing: Histogram<f64>,
     doubt: Histogram<f64>,
     corrections: Counter<u64>,
+    refused_calls: Counter<u64>,
+    closed_connections: Counter<u64>,
+    failed_handshakes: Counter<u64>,
     batch_size: Histogram<u64>,
     commits: Histogram<f64>,
 }
@@ -411,14 +508,21 @@ impl Metrics {
         let gauges = Arc::new(Mutex::new(GaugeSnapshot::default()));
         observe_gauges(&meter, &gauges);
         observe_process(&meter);
+        let limited = LIMITED.counter(&meter);
+        // The series must exist before the first refusal for rate() to see that one.
+        CALL_LIMITS.iter().for_each(|limit| limited.add(0, &[KeyValue::new("limit", *limit)]));
         Ok(Self(Some(Arc::new(Instruments {
             rpc_calls: RPC_CALLS.seconds(&meter),
+            limited,
             http_requests: HTTP_REQUESTS.seconds(&meter),
             attempts: ATTEMPTS.seconds(&meter),
             lookups: LOOKUPS.seconds(&meter),
             pacing: PACING.seconds(&meter),
             doubt: DOUBT.seconds(&meter),
             corrections: CORRECTIONS.counter(&meter),
+            refused_calls: REFUSED_CALLS.counter(&meter),
+            closed_connections: CLOSED_CONNECTIONS.counter(&meter),
+            failed_handshakes: FAILED_HANDSHAKES.counter(&meter),
             batch_size: BATCH_SIZE.numbers(&meter),
             commits: COMMITS.seconds(&meter),
             registry,
@@ -459,6 +563,36 @@ impl Metrics {
                 KeyValue::new("rpc.response.status_code", code),
             ];
             instruments.rpc_calls.record(after.as_secs_f64(), &attributes);
+        }
+    }
+
+    /// Records a call that was refused before its handler.
+    pub fn record_refused_call(&self, listener: &str, reason: &'static str) {
+        if let Some(instruments) = &self.0 {
+            let attributes = [KeyValue::new("listener", listener.to_owned()), KeyValue::new("reason", reason)];
+            instruments.refused_calls.add(1, &attributes);
+        }
+    }
+
+    /// Records a call that this limit refused, kept from waiting, or cut.
+    pub fn record_limited(&self, limit: &'static str) {
+        if let Some(instruments) = &self.0 {
+            instruments.limited.add(1, &[KeyValue::new("limit", limit)]);
+        }
+    }
+
+    /// Records that the gateway closed connections.
+    pub fn record_closed_connections(&self, listener: &str, reason: &'static str, count: u64) {
+        if let Some(instruments) = &self.0 {
+            let attributes = [KeyValue::new("listener", listener.to_owned()), KeyValue::new("reason", reason)];
+            instruments.closed_connections.add(count, &attributes);
+        }
+    }
+
+    /// Records TLS handshakes that failed.
+    pub fn record_failed_handshakes(&self, listener: &str, count: u64) {
+        if let Some(instruments) = &self.0 {
+            instruments.failed_handshakes.add(count, &[KeyValue::new("listener", listener.to_owned())]);
         }
     }
 
@@ -648,6 +782,23 @@ fn observe_gauges(meter: &Meter, gauges: &Arc<Mutex<GaugeSnapshot>>) {
     });
     WRITE_QUEUE.observe_gauge(meter, gauges, |snapshot, observe| observe(number(snapshot.write_queue as u64), &[]));
     WRITING.observe_gauge(meter, gauges, |snapshot, observe| observe(f64::from(u8::from(snapshot.writing)), &[]));
+    CONNECTIONS.observe_gauge(meter, gauges, |snapshot, observe| {
+        for (listener, count) in &snapshot.connections {
+            observe(number(*count as u64), &[KeyValue::new("listener", listener.to_string())]);
+        }
+    });
+    let certificate = |spec: MetricSpec, read: fn(&CertificateSnapshot) -> Option<f64>| {
+        spec.observe_gauge(meter, gauges, move |snapshot, observe| {
+            for (listener, certificate) in &snapshot.certificates {
+                if let Some(value) = read(certificate) {
+                    observe(value, &[KeyValue::new("listener", listener.to_string())]);
+                }
+            }
+        });
+    };
+    certificate(CERTIFICATE_EXPIRY, |certificate| Some(certificate.remaining_s));
+    certificate(CERTIFICATE_OUTDATED, |certificate| Some(f64::from(u8::from(certificate.is_outdated))));
+    certificate(CRL_REMAINING, |certificate| certificate.crl_remaining_s);
     STREAMS.observe_gauge(meter, gauges, |snapshot, observe| {
         observe(number(snapshot.event_readers as u64), &[KeyValue::new("method", "StreamRefundEvents")]);
         observe(number(snapshot.watchers as u64), &[KeyValue::new("method", "WatchValidationStatus")]);

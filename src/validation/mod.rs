@@ -28,7 +28,9 @@ use tracing::{Instrument as _, error, warn};
 use crate::domain::clock::Clock;
 use crate::domain::ids::{AccountName, ProviderKind};
 use crate::domain::validation::{OrderKey, ValidationStatus};
+use crate::providers::rate_limit::RateLimiter;
 use crate::providers::{Accounts, StatusError, ValidationProvider};
+use crate::telemetry::metrics::AccountMeter;
 use crate::validation::cache::Cache;
 use crate::validation::watch::Polls;
 
@@ -45,6 +47,8 @@ pub struct ValidationSettings {
     pub cache_entries: usize,
     /// Maximum number of concurrent requests per account.
     pub max_concurrent_fetches: usize,
+    /// Requests per second per account, evenly spaced. 0: no limit.
+    pub requests_per_second: u32,
     /// Maximum number of concurrent watchers of all orders together.
     pub max_watches: usize,
     /// Minimum time between two polls of a watched order.
@@ -117,6 +121,7 @@ struct FetchSlots {
     queue: Arc<Semaphore>,
     /// For fetches that are on the wire.
     wire: Arc<Semaphore>,
+    pace: Arc<RateLimiter>,
 }
 
 struct FetchState {
@@ -130,6 +135,7 @@ struct Fetch {
     key: AccountOrder,
     provider: Arc<dyn ValidationProvider>,
     wire_slots: Arc<Semaphore>,
+    pace: Arc<RateLimiter>,
     sender: watch_channel::Sender<Option<StatusResult>>,
     answer: StatusResult,
     _queue_slot: OwnedSemaphorePermit,
@@ -141,6 +147,7 @@ impl Default for ValidationSettings {
             // An entry takes a few KiB: a full cache stays under 10 MiB.
             cache_entries: 1_000,
             max_concurrent_fetches: 8,
+            requests_per_second: 20,
             max_watches: 1_000,
             watch_interval_min: Duration::from_secs(30),
         }
@@ -154,6 +161,7 @@ impl Validation {
         let slots_of_account = || FetchSlots {
             queue: Arc::new(Semaphore::new(slots + MAX_QUEUED_FETCHES)),
             wire: Arc::new(Semaphore::new(slots)),
+            pace: Arc::new(RateLimiter::new(settings.requests_per_second, 0, AccountMeter::off())),
         };
         let fetch_slots = accounts.iter().map(|account| (account.name.clone(), slots_of_account())).collect();
         let state = Mutex::new(FetchState { cache: Cache::new(settings.cache_entries), in_flight: HashMap::new() });
@@ -189,6 +197,11 @@ impl Validation {
             Ok(result) => result.clone().unwrap_or(Err(ValidationError::Panicked)),
             Err(_) => Err(ValidationError::Panicked),
         }
+    }
+
+    /// The number of watchers that may be connected at the same time.
+    pub fn max_watches(&self) -> usize {
+        self.0.max_watches
     }
 
     /// The number of connected watchers.
@@ -231,6 +244,7 @@ impl Validation {
             key,
             provider,
             wire_slots: slots.wire.clone(),
+            pace: slots.pace.clone(),
             sender,
             answer: Err(ValidationError::Panicked),
             _queue_slot: queue_slot,
@@ -251,6 +265,7 @@ impl Fetch {
     async fn run(mut self) {
         // The semaphore is never closed, so this only waits.
         let Ok(_slot) = self.wire_slots.clone().acquire_owned().await else { return };
+        self.pace.acquire().await;
         // Read before the provider is asked: the answer can only be younger than this, so no caller
         // gets an older one than it accepts.
         let fetch_time = self.core.clock.now();

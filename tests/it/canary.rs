@@ -17,6 +17,8 @@ use std::process::{Command, Output};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use recoup::access::scope::Scope;
+use recoup::access::token::Token;
 use recoup::proto::v1 as proto;
 use recoup::proto::v1::account_service_client::AccountServiceClient;
 use recoup::proto::v1::audit_service_client::AuditServiceClient;
@@ -57,8 +59,7 @@ const EVIDENCE: &str = "nightingale of the evidence";
 const WRONG: &str = "nightingale, and no name";
 /// The metadata of every call. The gateway reads only the ids and flags of the trace. (There is no
 /// `tracestate`: it is meant to be passed on, and the collector receives it.)
-const METADATA: [(&str, &str); 5] = [
-    ("authorization", "Bearer canary-authorization"),
+const METADATA: [(&str, &str); 4] = [
     ("baggage", "person=canary-baggage"),
     ("cookie", "session=canary-cookie"),
     ("x-api-key", "canary-api-key"),
@@ -165,7 +166,8 @@ fn hostile_configuration(hostile: SocketAddr, collector: SocketAddr, dir: &Path)
         "traces.endpoint = \"http://{collector}\"\nmetrics.listen = \"127.0.0.1:0\"\nlog.filter = \"trace\"\n\
          engine.lookups_after_ms = \"40 80\"\nengine.lookups_every_ms = 5000\nengine.circuit_failures = 1000000\n\
          engine.circuit_foreign_targets = 10000\nengine.circuit_pause_min_ms = 20\nengine.circuit_pause_max_ms = 40\n\
-         validation.watch_interval_min_ms = 50"
+         validation.watch_interval_min_ms = 50\n{}",
+        access_setting(dir)
     );
     let text = configuration_at(hostile, hostile, hostile, dir, &settings).replace("https://", "http://");
     let lines = text.lines().filter(|line| !line.starts_with("ca_file"));
@@ -255,12 +257,33 @@ fn wrong_watch() -> proto::WatchValidationStatusRequest {
     }
 }
 
+/// A valid token with the mark in it.
+fn caller_token() -> String {
+    let body = format!("recoup_{}A", MARK.repeat(7));
+    format!("{body}_{:08x}", crc32fast::hash(body.as_bytes()))
+}
+
+/// The setting of an access file whose caller has that token, and the token's file.
+fn access_setting(dir: &Path) -> String {
+    let hash = Token::parse(&caller_token()).ok().unwrap().hash().hex();
+    let scopes: Vec<String> = Scope::ALL.iter().map(|scope| format!("{:?}", scope.as_str())).collect();
+    let text = format!(
+        "[callers.shop]\nscopes = [{}]\naccounts = [\"*\"]\ntokens = [{{ id = \"one\", sha256 = \"{hash}\" }}]\n\
+         rate = {{ calls_per_second = 100000, burst = 100000, calls_at_once = 1000, reconciles_per_minute = 100000 }}\n",
+        scopes.join(", ")
+    );
+    std::fs::write(dir.join("access.toml"), text).unwrap();
+    std::fs::write(dir.join("caller.token"), caller_token()).unwrap();
+    format!("access.file = \"{}\"\n", dir.join("access.toml").display())
+}
+
 /// A call with all the metadata.
 fn marked<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     for (key, value) in METADATA {
         request.metadata_mut().insert(key, value.parse().unwrap());
     }
+    request.metadata_mut().insert("authorization", format!("Bearer {}", caller_token()).parse().unwrap());
     request.metadata_mut().insert_bin("login-bin", MetadataValue::from_bytes(b"canary-binary"));
     request
 }
@@ -575,7 +598,8 @@ async fn no_secret_is_written_anywhere() {
         answers.iter().any(|refund| format!("{refund:?}").contains("***")),
         "nothing was redacted: did a provider repeat anything?"
     );
-    add_command_line(&mut written, gateway.addr, &answers, &resolved);
+    refuses_a_wrong_token(&mut written, gateway.addr).await;
+    add_command_line(&mut written, dir.path(), gateway.addr, &answers, &resolved);
     let metrics = scrape(metrics_addr(&log)).await;
     assert!(metrics.contains("recoup_attempt_duration_seconds_count"));
     add_ledger(&mut written, dir.path());
@@ -611,10 +635,44 @@ async fn no_secret_is_written_anywhere() {
     written.is_clean();
 }
 
+/// Calls with tokens that no caller has, and with two.
+async fn refuses_a_wrong_token(written: &mut Written, addr: SocketAddr) {
+    let mut client = AccountServiceClient::new(channel(addr).await);
+    let token = format!("Bearer {}", caller_token());
+    for (headers, reason) in [
+        (vec![token.clone() + "0"], "CREDENTIALS_INVALID"),
+        (vec!["Bearer canary-authorization".to_owned()], "CREDENTIALS_INVALID"),
+        (vec![format!("Basic {MARK}")], "CREDENTIALS_INVALID"),
+        (vec![token.clone(), token], "CREDENTIALS_MISSING"),
+    ] {
+        let mut request = Request::new(proto::ListAccountsRequest {});
+        for header in headers {
+            request.metadata_mut().append("authorization", header.parse().unwrap());
+        }
+        let refusal = client.list_accounts(request).await.unwrap_err();
+        assert_eq!(crate::support::reason(&refusal), reason);
+        written.add_refusal("ListAccounts", &refusal);
+    }
+}
+
 /// The operator's command line on the running gateway: refunds as callers see them, and errors.
-fn add_command_line(written: &mut Written, addr: SocketAddr, answers: &[proto::Refund], resolved: &proto::Refund) {
+fn add_command_line(
+    written: &mut Written,
+    dir: &Path,
+    addr: SocketAddr,
+    answers: &[proto::Refund],
+    resolved: &proto::Refund,
+) {
     let server = format!("http://{addr}");
-    let refunds = |arguments: &[&str]| run(&[&["refunds", "--server", &server][..], arguments].concat());
+    let token_file = dir.join("caller.token").display().to_string();
+    let connection = ["refunds", "--server", &server, "--token-file", &token_file];
+    let refunds = |arguments: &[&str]| run(&[&connection[..], arguments].concat());
+    // A token that is mistyped by its end.
+    let wrong = dir.join("wrong.token").display().to_string();
+    std::fs::write(&wrong, format!("{}0", caller_token())).unwrap();
+    let refused = run(&["refunds", "--server", &server, "--token-file", &wrong, "list"]);
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    written.add_output("recoup refunds list with a wrong token", &refused);
     written.keep("recoup refunds list", text_of(&refunds(&["list", "--json"])));
     // A sample of all refunds.
     for refund in answers.iter().step_by(9) {

@@ -163,7 +163,7 @@ async fn the_configuration_for_compose_fits_the_other_services() {
     }
     let scraped = settings.metrics_listen.unwrap();
     assert!(read_code("docker/prometheus.yaml").contains(&format!("[\"{scraped}\"]")), "{scraped}");
-    assert!(read("docker/compose.yaml").contains(&format!("127.0.0.1:{}", settings.listen.port())));
+    assert!(read("docker/compose.yaml").contains(&format!("127.0.0.1:{}", settings.listen.unwrap().port())));
     drop(simulators);
 }
 

@@ -81,7 +81,7 @@ async fn streams_and_header_lists_are_bounded_from_the_first_frame() {
             (id, u32::from_be_bytes([setting[2], setting[3], setting[4], setting[5]]))
         })
         .collect();
-    assert!(settings.contains(&(0x3, 200)), "MAX_CONCURRENT_STREAMS: {settings:?}");
+    assert!(settings.contains(&(0x3, 100)), "MAX_CONCURRENT_STREAMS: {settings:?}");
     assert!(settings.contains(&(0x6, 16 * 1024)), "MAX_HEADER_LIST_SIZE: {settings:?}");
 }
 

@@ -8,12 +8,16 @@
     reason = "a test that fails should show where, and the names of tests are their documentation"
 )]
 
+mod access_commands;
 mod account_commands;
 mod answers;
+mod caller_access;
+mod caller_identities;
 mod callers;
 mod canary;
 mod checkpoints;
 mod commands;
+mod connections;
 mod containers;
 mod corrections;
 mod crash;
@@ -23,6 +27,7 @@ mod failing_ledger;
 mod former_places;
 mod history;
 mod limits;
+mod listeners;
 mod operations;
 mod operator;
 mod pausing;

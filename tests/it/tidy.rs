@@ -17,10 +17,11 @@ mod vocabulary;
 
 /// Which modules of the gateway a module may name besides itself. `""` is the crate's root, with
 /// what is generated from `proto/` in it.
-const LAYERS: [(&str, &[&str]); 16] = [
+const LAYERS: [(&str, &[&str]); 18] = [
     (
         "",
         &[
+            "access",
             "api",
             "app",
             "checkpoint",
@@ -33,22 +34,58 @@ const LAYERS: [(&str, &[&str]); 16] = [
             "providers",
             "staging",
             "telemetry",
+            "tls",
             "validation",
         ],
     ),
     ("main", &["app", "cli", "config", "staging", "telemetry"]),
-    ("cli", &["checkpoint", "domain", "ledger", "proto"]),
+    ("cli", &["access", "api", "checkpoint", "domain", "ledger", "proto", "tls"]),
     ("staging", &["app", "config", "telemetry"]),
-    ("app", &["api", "checkpoint", "config", "domain", "engine", "ledger", "providers", "telemetry", "validation"]),
-    ("config", &["api", "checkpoint", "domain", "engine", "http", "ledger", "providers", "telemetry", "validation"]),
-    ("api", &["checkpoint", "domain", "engine", "ledger", "proto", "providers", "telemetry", "validation"]),
+    (
+        "app",
+        &[
+            "access",
+            "api",
+            "checkpoint",
+            "config",
+            "domain",
+            "engine",
+            "ledger",
+            "providers",
+            "telemetry",
+            "tls",
+            "validation",
+        ],
+    ),
+    (
+        "config",
+        &[
+            "access",
+            "api",
+            "checkpoint",
+            "domain",
+            "engine",
+            "http",
+            "ledger",
+            "providers",
+            "telemetry",
+            "tls",
+            "validation",
+        ],
+    ),
+    (
+        "api",
+        &["access", "checkpoint", "domain", "engine", "ledger", "proto", "providers", "telemetry", "tls", "validation"],
+    ),
+    ("access", &["domain"]),
     ("engine", &["domain", "ledger", "providers", "telemetry"]),
     ("validation", &["domain", "providers", "telemetry"]),
     ("providers", &["domain", "http", "telemetry"]),
     ("http", &["domain", "telemetry"]),
     ("checkpoint", &["domain", "ledger", "telemetry"]),
     ("ledger", &["domain", "telemetry"]),
-    ("telemetry", &["domain"]),
+    ("telemetry", &["domain", "tls"]),
+    ("tls", &["domain"]),
     ("domain", &[]),
     ("proto", &[]),
 ];

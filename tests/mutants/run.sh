@@ -28,8 +28,9 @@ mkdir -p "$output"
 files=("$@")
 if [ ${#files[@]} = 0 ]; then
     files=(
-        src/engine/{decide,attempt,lookup,reconcile,create,cancel,resolve,reassign,workers,account,circuit_breaker,places,rate_limit,core,spans,outcome_log}.rs
+        src/engine/{decide,attempt,lookup,reconcile,create,cancel,resolve,reassign,workers,account,circuit_breaker,places,recent_lookups,core,spans,outcome_log}.rs
         src/domain/{state,refund,target,place}.rs
+        src/providers/rate_limit.rs
         src/providers/namecom/{order,wire,rows,domains,listing}.rs
         src/providers/{sectigo,debitsuccess}/wire.rs
         src/ledger/sqlite/{transaction,queries,pages}.rs

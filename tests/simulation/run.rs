@@ -301,6 +301,7 @@ fn engine_settings() -> EngineSettings {
             open_max: Duration::from_secs(300),
         },
         rejection_follow_up: Duration::from_secs(7 * 24 * 3_600),
+        reconcile_interval: Duration::ZERO,
         max_event_streams: 4,
     }
 }

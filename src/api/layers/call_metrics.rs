@@ -76,6 +76,11 @@ impl CallRecorder {
         &self.method
     }
 
+    /// Whether the server has the method.
+    pub(in crate::api) fn is_known(&self) -> bool {
+        self.method != OTHER
+    }
+
     /// Whether the call is a health check. Supervisors send one every few seconds.
     pub(in crate::api) fn is_health_check(&self) -> bool {
         self.method.starts_with("grpc.health.v1.")

@@ -39,6 +39,11 @@ pub(in crate::api) fn rejection<B>(request: &Request<B>) -> Option<Response<Body
     None
 }
 
+/// Whether [`rejection`] lets the request pass.
+pub(in crate::api) fn is_grpc<B>(request: &Request<B>) -> bool {
+    request.method() == Method::POST && has_grpc_content(request.headers())
+}
+
 fn has_grpc_content(headers: &HeaderMap) -> bool {
     let mut values = headers.get_all(CONTENT_TYPE).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return false };

@@ -9,10 +9,9 @@ use clap::Args;
 use recoup::proto::v1 as proto;
 use recoup::proto::v1::approval_decision::Verdict;
 use recoup::proto::v1::refund_service_client::RefundServiceClient;
-use tonic::transport::Channel;
 
 use super::arguments::{RefundArg, ask, get, render};
-use crate::cli::client::{READ_TIMEOUT, failure_of, with_timeout};
+use crate::cli::client::{Connection, READ_TIMEOUT, failure_of, with_timeout};
 use crate::cli::{Failure, output, print_line};
 
 /// The arguments of `recoup refunds approve` and `reject`.
@@ -34,7 +33,7 @@ pub(super) struct ApprovalArguments {
 
 /// Runs `recoup refunds approve` or `reject`.
 pub(super) async fn decide(
-    client: &mut RefundServiceClient<Channel>,
+    client: &mut RefundServiceClient<Connection>,
     arguments: ApprovalArguments,
     verdict: Verdict,
     json: bool,

@@ -6,9 +6,8 @@ use clap::{Args, ValueEnum};
 use recoup::proto::v1 as proto;
 use recoup::proto::v1::refund::State;
 use recoup::proto::v1::refund_service_client::RefundServiceClient;
-use tonic::transport::Channel;
 
-use crate::cli::client::{READ_TIMEOUT, failure_of, with_timeout};
+use crate::cli::client::{Connection, READ_TIMEOUT, failure_of, with_timeout};
 use crate::cli::{Failure, output};
 
 #[derive(Args)]
@@ -63,7 +62,7 @@ impl StateArg {
 
 /// Reads the refund's present state.
 pub(super) async fn get(
-    client: &mut RefundServiceClient<Channel>,
+    client: &mut RefundServiceClient<Connection>,
     refund: &RefundArg,
 ) -> Result<proto::Refund, Failure> {
     let request = with_timeout(READ_TIMEOUT, proto::GetRefundRequest { name: refund.name() });

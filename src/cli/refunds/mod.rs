@@ -12,21 +12,20 @@ use clap::{Args, Subcommand};
 use recoup::proto::v1 as proto;
 use recoup::proto::v1::approval_decision::Verdict;
 use recoup::proto::v1::refund_service_client::RefundServiceClient;
-use tonic::transport::Channel;
 
 use self::approval::{ApprovalArguments, decide};
 use self::arguments::{RefundArg, StateArg, ask, get, render};
 use self::resolve::{ResolveArguments, resolve};
-use super::client::{PROVIDER_TIMEOUT, READ_TIMEOUT, connect, failure_of, with_timeout};
+use super::client::{Connection, PROVIDER_TIMEOUT, READ_TIMEOUT, connect, failure_of, with_timeout};
+use super::context::ClientArguments;
 use super::{Failure, output, print_line};
 
 /// The arguments of `recoup refunds`.
 #[derive(Args)]
 #[command(after_help = "Exit status: 0 done, 1 the gateway refused or cannot be reached, 2 the command line is wrong.")]
 pub(crate) struct RefundsArguments {
-    /// The gateway's address.
-    #[arg(long, env = "RECOUP_SERVER", default_value = "http://127.0.0.1:50051", value_name = "URL", global = true)]
-    server: String,
+    #[command(flatten)]
+    client: ClientArguments,
     /// Print JSON with the contract's field names (an error too, on standard error).
     #[arg(long, global = true)]
     json: bool,
@@ -104,9 +103,9 @@ const MAX_PAGE_SIZE: u32 = 1_000;
 
 /// Runs `recoup refunds`.
 pub(crate) async fn refunds(arguments: RefundsArguments) -> ExitCode {
-    let RefundsArguments { server, json, action } = arguments;
+    let RefundsArguments { client, json, action } = arguments;
     let result = async {
-        let mut client = connect(&server).await?;
+        let mut client = connect(&client.resolve(None)?).await?;
         match action {
             Action::List(arguments) => list(&mut client, arguments, json).await,
             Action::Show(refund) => show(&mut client, &refund, json).await,
@@ -128,7 +127,7 @@ pub(crate) async fn refunds(arguments: RefundsArguments) -> ExitCode {
 }
 
 async fn list(
-    client: &mut RefundServiceClient<Channel>,
+    client: &mut RefundServiceClient<Connection>,
     arguments: ListArguments,
     json: bool,
 ) -> Result<String, Failure> {
@@ -173,7 +172,7 @@ async fn list(
 }
 
 async fn show(
-    client: &mut RefundServiceClient<Channel>,
+    client: &mut RefundServiceClient<Connection>,
     refund_arg: &RefundArg,
     json: bool,
 ) -> Result<String, Failure> {
@@ -212,7 +211,7 @@ async fn show(
 }
 
 async fn reconcile(
-    client: &mut RefundServiceClient<Channel>,
+    client: &mut RefundServiceClient<Connection>,
     refund_arg: &RefundArg,
     json: bool,
 ) -> Result<String, Failure> {
@@ -222,7 +221,7 @@ async fn reconcile(
 }
 
 async fn reassign(
-    client: &mut RefundServiceClient<Channel>,
+    client: &mut RefundServiceClient<Connection>,
     arguments: ReassignArguments,
     json: bool,
 ) -> Result<String, Failure> {
@@ -247,7 +246,7 @@ async fn reassign(
 }
 
 async fn cancel(
-    client: &mut RefundServiceClient<Channel>,
+    client: &mut RefundServiceClient<Connection>,
     arguments: CancelArguments,
     json: bool,
 ) -> Result<String, Failure> {

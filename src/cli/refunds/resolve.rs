@@ -11,10 +11,9 @@ use recoup::domain::money::{Currency, parse_minor_units};
 use recoup::proto::v1 as proto;
 use recoup::proto::v1::refund_service_client::RefundServiceClient;
 use recoup::proto::v1::resolve_refund_request::{ItemResolution, Resolution};
-use tonic::transport::Channel;
 
 use super::arguments::{RefundArg, ask, get, render};
-use crate::cli::client::{PROVIDER_TIMEOUT, failure_of, with_timeout};
+use crate::cli::client::{Connection, PROVIDER_TIMEOUT, failure_of, with_timeout};
 use crate::cli::{Failure, output, print_line};
 
 /// The arguments of `recoup refunds resolve`.
@@ -78,7 +77,7 @@ const TAKE_OVER_WARNING: &str = "recoup: the gateway has not found out the outco
 
 /// Runs `recoup refunds resolve`.
 pub(super) async fn resolve(
-    client: &mut RefundServiceClient<Channel>,
+    client: &mut RefundServiceClient<Connection>,
     arguments: ResolveArguments,
     json: bool,
 ) -> Result<String, Failure> {

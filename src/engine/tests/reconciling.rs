@@ -159,3 +159,44 @@ fn take_over(refund: &Refund) -> ResolveCommand {
         by: Authority::unrestricted(),
     }
 }
+
+/// Callers who ask again and again pass nothing on to the provider.
+#[tokio::test]
+async fn a_lookup_answers_all_callers_for_a_while() {
+    let bench = Bench { reconcile_interval: Duration::from_secs(3_600), ..Bench::new() };
+    let refund = bench.refund(sectigo("r"), &doubted()).await;
+    let engine = bench.engine().await;
+    let reconcile = || {
+        let (engine, id) = (engine.clone(), refund.id().clone());
+        tokio::spawn(async move { engine.reconcile(&id, Authority::unrestricted()).await.unwrap() })
+    };
+    let answer = bench.next_lookup();
+    let (first, second) = (reconcile(), reconcile());
+    reaches(&bench.provider.asked, 1).await;
+    answer.send(Lookup::not_found("Processed")).unwrap();
+    let (first, second) = (first.await.unwrap(), second.await.unwrap());
+    assert_eq!((first.revision, second.revision), (refund.revision + 1, refund.revision + 1));
+    assert_eq!(reconcile().await.unwrap().revision, first.revision, "as it is");
+    assert_eq!(*bench.provider.asked.borrow(), 1);
+}
+
+/// Where too many callers wait, a creation is answered at once, with the refund that is on disk.
+#[tokio::test]
+async fn a_creation_that_must_not_wait_returns_the_refund_as_it_is() {
+    let bench = Bench::new();
+    let engine = bench.engine().await;
+    let until = Instant::now() + LIMIT;
+    let mut command = CreateCommand {
+        intent: sectigo("r"),
+        allow_similar: false,
+        by: Authority::unrestricted(),
+        answer_by: until,
+        wait_until: until,
+        trace_parent: None,
+    };
+    let created = engine.create_and_wait(command.clone(), || false).await.unwrap();
+    assert_eq!((created.refund.state, created.replayed), (State::Dispatching, false));
+    command.wait_until = Instant::now();
+    let again = engine.create_and_wait(command, || panic!("nothing is waited for")).await.unwrap();
+    assert!(again.replayed);
+}

@@ -96,3 +96,17 @@ async fn a_backup_is_a_whole_ledger_and_replaces_no_file(#[values(SqliteFile, Sq
     assert!(matches!(bench.ledger.backup(&copy).await, Err(BackupError::Occupied { .. })));
     bench.refund_in(State::InDoubt, "b").await;
 }
+
+#[rstest]
+#[tokio::test]
+async fn an_access_file_is_kept_once_and_survives_a_restart(#[values(SqliteFile, SqliteMemory)] backend: Backend) {
+    let bench = LedgerBench::new(backend);
+    // The SHA-256 of the text.
+    let digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    for seconds in [1, 2] {
+        bench.ledger.keep_access_file(digest, "abc", after(seconds)).await.unwrap();
+    }
+    let bench = bench.reopened();
+    bench.ledger.keep_access_file(digest, "abc", after(3)).await.unwrap();
+    assert_eq!(bench.ledger.verify().await.unwrap(), 0, "it is no event");
+}

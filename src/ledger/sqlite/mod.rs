@@ -151,7 +151,7 @@ impl SqliteLedger {
         answer.await.unwrap_or_else(|_| Err(writer_died()))
     }
 
-    /// As [`SqliteLedger::write`], for start-up: waits for room in the queue.
+    /// As [`SqliteLedger::write`], but waits for room in the queue.
     async fn write_at_start<T: Send + 'static>(
         &self,
         step: impl FnMut(&mut WriteTxn<'_>) -> Result<T, StepError> + Send + 'static,
@@ -369,6 +369,11 @@ impl LedgerAdmin for SqliteLedger {
     async fn oldest_unapproved(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError> {
         let account = account.clone();
         self.read(move |connection| queries::time_of(connection, queries::OLDEST_UNAPPROVED, &account)).await
+    }
+
+    async fn keep_access_file(&self, digest: &str, text: &str, now: Timestamp) -> Result<(), LedgerError> {
+        let (digest, text) = (digest.to_owned(), text.to_owned());
+        self.write_at_start(move |txn| transaction::keep_access_file(txn, &digest, &text, now)).await
     }
 
     async fn verify(&self) -> Result<u64, LedgerError> {

@@ -271,6 +271,20 @@ pub(super) fn hasten(txn: &mut WriteTxn<'_>, at: &Destination, now: Timestamp) -
     Ok(txn.connection.prepare_cached(HASTEN)?.execute(params_from_iter(values))?)
 }
 
+/// See [`crate::ledger::LedgerAdmin::keep_access_file`].
+pub(super) fn keep_access_file(
+    txn: &mut WriteTxn<'_>,
+    digest: &str,
+    text: &str,
+    now: Timestamp,
+) -> Result<(), StepError> {
+    let mut insert = txn.connection.prepare_cached(
+        "INSERT INTO access_files (digest, text, load_time) VALUES (?1, ?2, ?3) ON CONFLICT (digest) DO NOTHING",
+    )?;
+    insert.execute(params![digest, text, now.as_micros()])?;
+    Ok(())
+}
+
 /// Begins and ends the standstills of places that the configuration has left or come back to, and
 /// returns where open refunds are.
 pub(super) fn note_places(

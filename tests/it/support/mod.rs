@@ -252,7 +252,8 @@ pub(crate) fn configuration_at(
     let accounts = [(Provider::Sectigo, sectigo), (Provider::Namecom, namecom), (Provider::Debitsuccess, debitsuccess)]
         .map(|(provider, address)| AccountSection::new(provider, address, &ca_file).to_toml());
     format!(
-        "listen = \"127.0.0.1:0\"\nledger.path = \"{}/recoup.db\"\nengine.retry_backoff_min_ms = 20\n{settings}\n{}",
+        "listen = \"127.0.0.1:0\"\nledger.path = \"{}/recoup.db\"\nengine.retry_backoff_min_ms = 20\n\
+         engine.reconcile_interval_ms = 0\n{settings}\n{}",
         dir.display(),
         accounts.concat()
     )

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, params};
+use sha2::{Digest as _, Sha256};
 
 use super::{Findings, RefundsRead};
 use crate::domain::clock::Timestamp;
@@ -77,6 +78,7 @@ pub(super) fn check(connection: &Connection, findings: &mut Findings) -> Refunds
         findings.pass(table.name, |findings| check_no_extra_rows(connection, table, findings));
     }
     findings.pass("clock_disorder", |findings| check_clock_disorder(connection, findings));
+    findings.pass("access_files", |findings| check_access_files(connection, findings));
     findings.pass("ledger_identity", |findings| check_identity(connection, findings));
     read
 }
@@ -87,6 +89,23 @@ fn check_identity(connection: &Connection, findings: &mut Findings) -> rusqlite:
         findings.add("ledger_identity", "only_row 1", "id", "is missing");
     }
     Ok(())
+}
+
+/// Each access file under its own digest.
+fn check_access_files(connection: &Connection, findings: &mut Findings) -> rusqlite::Result<()> {
+    let mut files = connection.prepare("SELECT digest, text FROM access_files ORDER BY digest")?;
+    let mut rows = files.query([])?;
+    while let Some(row) = rows.next()? {
+        let (digest, text): (String, String) = (row.get(0)?, row.get(1)?);
+        if hex(&Sha256::digest(text.as_bytes())) != digest {
+            findings.add("access_files", format!("digest {digest}"), "text", "is not the text of this digest");
+        }
+    }
+    Ok(())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// If it is too small, pages by time miss refunds.

@@ -306,6 +306,24 @@ BEGIN
     SELECT RAISE(ABORT, 'an event is never deleted');
 END;
 
+-- Every access file that was in force, by its SHA-256. The policy of an event is the beginning of
+-- one.
+CREATE TABLE access_files (
+    digest    TEXT    PRIMARY KEY CHECK (length(digest) = 64),
+    text      TEXT    NOT NULL,
+    load_time INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER access_files_never_change BEFORE UPDATE ON access_files
+BEGIN
+    SELECT RAISE(ABORT, 'an access file is never edited');
+END;
+
+CREATE TRIGGER access_files_are_kept BEFORE DELETE ON access_files
+BEGIN
+    SELECT RAISE(ABORT, 'an access file is never deleted');
+END;
+
 -- The span that recorded a refund, as W3C Trace Context writes it, so that later lookups can link
 -- to it. No hash covers it, and no decision depends on it.
 CREATE TABLE refund_traces (

@@ -380,3 +380,16 @@ async fn sums_stay_those_of_the_refunds() {
     ledger.close().await;
     assert_eq!(lines(&audit(&path).unwrap()), Vec::<String>::new());
 }
+
+#[tokio::test]
+async fn an_edited_access_file_is_found() {
+    let (_directory, path) = closed().await;
+    let ledger = SqliteLedger::open(&path, SqliteSettings::default()).unwrap();
+    let digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    ledger.keep_access_file(digest, "abc", NOW).await.unwrap();
+    ledger.close().await;
+    assert!(audit(&path).unwrap().is_clean());
+    edit(&path, "UPDATE access_files SET text = 'abd'");
+    let problem = format!("table access_files, row digest {digest}, column text: is not the text of this digest");
+    assert_eq!(lines(&audit(&path).unwrap()), [problem]);
+}

@@ -1,4 +1,5 @@
-//! The rate limiter of one account: when its next request may be sent.
+//! The rate limiter of one account: when its next request may be sent. There is one for refunds and
+//! their lookups, and one for validation statuses.
 //!
 //! Two limits apply together: requests are evenly spaced within a second, and any 60 minutes hold
 //! at most a given number of them. Waiting requests are served in the order of their arrival. A
@@ -17,7 +18,7 @@ use crate::telemetry::metrics::AccountMeter;
 const HOUR: Duration = Duration::from_secs(3_600);
 
 /// The limits of one account and the requests sent so far.
-pub(super) struct RateLimiter {
+pub struct RateLimiter {
     /// The least time between two requests. Zero: no limit.
     interval: Duration,
     /// Requests in any hour. Zero: no limit.
@@ -39,7 +40,7 @@ struct Usage {
 
 impl RateLimiter {
     /// 0: no limit.
-    pub(super) fn new(per_second: u32, per_hour: u32, meter: AccountMeter) -> Self {
+    pub fn new(per_second: u32, per_hour: u32, meter: AccountMeter) -> Self {
         let interval = if per_second == 0 { Duration::ZERO } else { Duration::from_secs(1) / per_second };
         let per_hour = usize::try_from(per_hour).unwrap_or(usize::MAX);
         let usage = Mutex::new(Usage { next: Instant::now(), hour: VecDeque::new() });
@@ -47,7 +48,7 @@ impl RateLimiter {
     }
 
     /// Permits a request now, unless a limit forbids it or another request waits.
-    pub(super) fn try_acquire(&self) -> bool {
+    pub fn try_acquire(&self) -> bool {
         if !self.is_enabled() {
             return true;
         }
@@ -59,7 +60,7 @@ impl RateLimiter {
     }
 
     /// Waits until the request may be sent.
-    pub(super) async fn acquire(&self) {
+    pub async fn acquire(&self) {
         if !self.is_enabled() {
             return;
         }

@@ -1,0 +1,91 @@
+//! What a call knows of its connection, and tells about it. `http2` adds it to each
+//! request's extensions.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::listener::ReflectionSettings;
+use super::registry::{ConnectionPlace, ConnectionRegistry};
+
+/// Who is at the other end of a connection, and how it is reached.
+#[allow(dead_code, reason = "read where calls are authenticated")]
+#[derive(Debug, Clone)]
+pub(in crate::api) struct Peer {
+    /// The listener's name; `listen` for the short form.
+    pub(in crate::api) listener: Arc<str>,
+    /// Whether calls need a credential.
+    pub(in crate::api) needs_credentials: bool,
+    pub(in crate::api) reflection: ReflectionSettings,
+    pub(in crate::api) transport: PeerTransport,
+}
+
+/// How a peer is connected, with what the transport proves about it.
+#[allow(dead_code, reason = "read where calls are authenticated")]
+#[derive(Debug, Clone)]
+pub(in crate::api) enum PeerTransport {
+    /// Without encryption; loopback only.
+    Plaintext { address: SocketAddr },
+    Tls {
+        address: SocketAddr,
+        /// The verified chain in DER, the peer's own certificate first; empty if it has shown none.
+        certificates: Arc<[Vec<u8>]>,
+    },
+    /// A unix socket, whose kernel names the peer.
+    Unix { user: u32, group: u32 },
+}
+
+/// A connection, as its calls see it.
+#[derive(Clone)]
+pub(in crate::api) struct ConnectionHandle {
+    registry: ConnectionRegistry,
+    id: u64,
+    peer: Arc<Peer>,
+}
+
+/// A call in progress: its connection is not closed for another one. To be kept until the end of
+/// the response body.
+pub(in crate::api) struct StreamGuard {
+    registry: ConnectionRegistry,
+    id: u64,
+}
+
+impl ConnectionHandle {
+    pub(super) fn new(place: &ConnectionPlace, peer: Peer) -> Self {
+        Self { registry: place.registry().clone(), id: place.id(), peer: Arc::new(peer) }
+    }
+
+    /// Begins a call. None if the connection has just been closed: no answer can be
+    /// delivered, so nothing must be done.
+    pub(in crate::api) fn begin_stream(&self) -> Option<StreamGuard> {
+        self.registry.begin_stream(self.id).then(|| StreamGuard { registry: self.registry.clone(), id: self.id })
+    }
+
+    /// A call with a valid credential has been made.
+    pub(in crate::api) fn mark_authenticated(&self) {
+        self.registry.mark_authenticated(self.id);
+    }
+
+    /// Whether a call with a valid credential has been made.
+    pub(in crate::api) fn is_authenticated(&self) -> bool {
+        self.registry.is_authenticated(self.id)
+    }
+
+    /// A call has been answered. This counts as authenticated where no call needs a credential, and
+    /// over a unix socket.
+    pub(in crate::api) fn mark_completed_call(&self) {
+        if !self.peer.needs_credentials || matches!(self.peer.transport, PeerTransport::Unix { .. }) {
+            self.mark_authenticated();
+        }
+    }
+
+    #[allow(dead_code, reason = "read where calls are authenticated")]
+    pub(in crate::api) fn peer(&self) -> &Peer {
+        &self.peer
+    }
+}
+
+impl Drop for StreamGuard {
+    fn drop(&mut self) {
+        self.registry.end_stream(self.id);
+    }
+}

@@ -1,0 +1,365 @@
+//! Authenticates each call: who calls, whether the method's scope is granted, and whether the
+//! caller's own rate and share allow it. Where there is no access file, every call is allowed.
+//!
+//! ```text
+//! health passes -> credential -> caller -> scope -> the caller's rate and share -> permit -> handler
+//! ```
+//!
+//! The header with the credential is taken out first: no span, handler or log sees it. A stream is
+//! judged again when the access file changes, and each minute.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body::{Frame, SizeHint};
+use tokio::sync::watch;
+use tonic::Status;
+use tonic::body::Body;
+use tower::{Layer, Service};
+
+use crate::access::AccessPolicy;
+use crate::access::certificate::CertificateIdentity;
+use crate::access::credentials::{IdentifyError, InvalidCredential, ShownCredentials, UnixPeer};
+use crate::access::scope::{Requirement, Scope};
+use crate::access::token::Token;
+use crate::api::connection::{ConnectionHandle, PeerTransport};
+use crate::api::layers::call_metrics::{CallRecorder, KnownMethods};
+use crate::api::layers::caller_share::{CallerShares, CallerSlot};
+use crate::api::layers::grpc_only;
+use crate::api::layers::permits::CallerKey;
+use crate::api::layers::refused_calls::{RefusalReason, RefusedCalls};
+use crate::api::{Callers, status};
+use crate::domain::authority::{AccountSet, Authority};
+use crate::domain::clock::Clock;
+use crate::telemetry::metrics::Metrics;
+
+/// The access file that is in force. It changes while the gateway runs.
+pub type PolicyReceiver = watch::Receiver<Arc<AccessPolicy>>;
+
+/// Wraps services in an [`Authentication`].
+#[derive(Clone)]
+pub(in crate::api) struct AuthenticationLayer(Arc<Authenticator>);
+
+/// A service whose callers are known.
+#[derive(Clone)]
+pub(in crate::api) struct Authentication<S> {
+    inner: S,
+    authenticator: Arc<Authenticator>,
+}
+
+struct Authenticator {
+    /// None: there is no access file.
+    policy: Option<PolicyReceiver>,
+    clock: Arc<dyn Clock>,
+    shares: CallerShares,
+    refused: RefusedCalls,
+    metrics: Metrics,
+    methods: KnownMethods,
+}
+
+/// What the caller of a call may do, for its handler; in the extensions of its request.
+#[derive(Clone)]
+pub(in crate::api) struct Grant {
+    pub(in crate::api) by: Authority,
+    /// Beyond the scope of the method.
+    pub(in crate::api) may_get_upload_token: bool,
+}
+
+impl Grant {
+    /// The grant of a call. A call without one has passed no authentication, which is a bug: it is
+    /// refused.
+    pub(in crate::api) fn of<T>(request: &tonic::Request<T>) -> Result<Self, Status> {
+        request.extensions().get::<Self>().cloned().ok_or_else(status::internal)
+    }
+}
+
+/// A call that is allowed.
+struct Admission {
+    grant: Grant,
+    slot: CallerSlot,
+    /// For streams.
+    judge: Option<Judge>,
+}
+
+/// The body of an answer: holds the caller's share until its end, and ends a stream whose caller
+/// may not read it any more.
+struct AdmittedBody {
+    inner: Body,
+    _slot: CallerSlot,
+    judge: Option<Judge>,
+}
+
+/// Judges a stream again.
+struct Judge {
+    authenticator: Arc<Authenticator>,
+    shown: ShownCredentials,
+    caller: String,
+    requirement: Requirement,
+    accounts: AccountSet,
+    /// Completes when the stream is to be judged.
+    due: BoxFuture<'static, ()>,
+}
+
+/// How often a stream is judged without a change of the access file: its token may have expired.
+const JUDGE_INTERVAL: Duration = Duration::from_secs(60);
+const SCHEME: &str = "bearer ";
+
+impl AuthenticationLayer {
+    pub(in crate::api) fn new(callers: Callers, metrics: Metrics, methods: KnownMethods) -> Self {
+        let Callers { policy, clock } = callers;
+        let refused = RefusedCalls::new(metrics.clone());
+        let shares = CallerShares::default();
+        Self(Arc::new(Authenticator { policy, clock, shares, refused, metrics, methods }))
+    }
+}
+
+impl<S> Layer<S> for AuthenticationLayer {
+    type Service = Authentication<S>;
+
+    fn layer(&self, inner: S) -> Authentication<S> {
+        Authentication { inner, authenticator: self.0.clone() }
+    }
+}
+
+impl<S> Service<Request<Body>> for Authentication<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let authenticator = &self.authenticator;
+        let headers = take_authorization(request.headers_mut());
+        let requirement = Requirement::of(request.uri().path());
+        let Some(policy) = authenticator.policy.as_ref() else {
+            let grant = Grant { by: Authority::unrestricted(), may_get_upload_token: true };
+            request.extensions_mut().insert(grant);
+            return Box::pin(self.inner.call(request));
+        };
+        // What is not gRPC is refused by the next layer, whoever sends it.
+        if requirement == Some(Requirement::Nothing) || !grpc_only::is_grpc(&request) {
+            return Box::pin(self.inner.call(request));
+        }
+        let policy = policy.borrow().clone();
+        match authenticator.admit(&policy, &request, headers, requirement) {
+            Ok(Admission { grant, slot, judge }) => {
+                request.extensions_mut().insert(CallerKey(grant.by.actor.name.as_str().into()));
+                request.extensions_mut().insert(grant);
+                request.extensions_mut().insert(slot.clone());
+                let answer = self.inner.call(request);
+                Box::pin(async move {
+                    let answer = answer.await?;
+                    Ok(answer.map(|inner| Body::new(AdmittedBody { inner, _slot: slot, judge })))
+                })
+            }
+            Err(refusal) => {
+                let path = request.uri().path();
+                let recorder = CallRecorder::start(&authenticator.metrics, &authenticator.methods, path);
+                Box::pin(std::future::ready(Ok(recorder.record_answer(refusal.into_http()))))
+            }
+        }
+    }
+}
+
+impl Authenticator {
+    fn admit(
+        self: &Arc<Self>,
+        policy: &AccessPolicy,
+        request: &Request<Body>,
+        headers: Vec<HeaderValue>,
+        requirement: Option<Requirement>,
+    ) -> Result<Admission, Status> {
+        let connection = request.extensions().get::<ConnectionHandle>();
+        let refuse = |reason| self.refused.record(connection, reason);
+        let shown = match shown(connection, headers) {
+            Ok(shown) => shown,
+            Err(reason @ RefusalReason::Missing) => {
+                refuse(reason);
+                return Err(status::credentials_missing());
+            }
+            Err(reason) => {
+                refuse(reason);
+                return Err(status::credentials_invalid());
+            }
+        };
+        let is_known = connection.is_some_and(ConnectionHandle::is_authenticated);
+        if !is_known && self.refused.is_blocked(connection) {
+            refuse(RefusalReason::Blocked);
+            return Err(status::credentials_invalid());
+        }
+        let identity = policy.identify(&shown, self.clock.now()).map_err(|error| match error {
+            IdentifyError::Missing => {
+                refuse(RefusalReason::Missing);
+                status::credentials_missing()
+            }
+            IdentifyError::Invalid(reason) => {
+                refuse(RefusalReason::Invalid(reason));
+                status::credentials_invalid()
+            }
+        })?;
+        // The caller is one of this file, because the file named it.
+        let caller = policy.caller(&identity.caller).ok_or_else(status::credentials_invalid)?;
+        if let Some(connection) = connection {
+            connection.mark_authenticated();
+        }
+        let path = request.uri().path();
+        // A method without a row in the table is refused even if the server had it.
+        let requirement = requirement.ok_or_else(|| status::not_offered(&format!("unknown method {path}")))?;
+        if let Requirement::Scope(scope) = requirement
+            && !caller.may(requirement)
+        {
+            refuse(RefusalReason::Scope);
+            return Err(status::scope_missing(scope));
+        }
+        let slot = self.shares.acquire(caller, path).map_err(|exceeded| {
+            refuse(RefusalReason::Quota);
+            status::quota_exceeded(&caller.name, exceeded.what, exceeded.retry_after)
+        })?;
+        let judge = is_stream(path).then(|| {
+            Judge::new(self.clone(), shown, identity.caller.clone(), requirement, caller.rules().accounts.clone())
+        });
+        let may_get_upload_token = caller.may(Requirement::Scope(Scope::ValidationToken));
+        let grant = Grant { by: policy.authority(identity), may_get_upload_token };
+        Ok(Admission { grant, slot, judge })
+    }
+}
+
+impl Judge {
+    fn new(
+        authenticator: Arc<Authenticator>,
+        shown: ShownCredentials,
+        caller: String,
+        requirement: Requirement,
+        accounts: AccountSet,
+    ) -> Self {
+        let due = Self::due(&authenticator);
+        Self { authenticator, shown, caller, requirement, accounts, due }
+    }
+
+    fn due(authenticator: &Authenticator) -> BoxFuture<'static, ()> {
+        let policy = authenticator.policy.clone();
+        Box::pin(async move {
+            let changed = async {
+                let Some(mut policy) = policy else { return std::future::pending().await };
+                policy.mark_unchanged();
+                if policy.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            };
+            let _ = tokio::time::timeout(JUDGE_INTERVAL, changed).await;
+        })
+    }
+
+    /// # Errors
+    /// The end of the stream.
+    fn judge(&mut self) -> Result<(), Status> {
+        // Before the file is read: a change after that is judged next.
+        self.due = Self::due(&self.authenticator);
+        let Some(policy) = self.authenticator.policy.as_ref().map(|policy| policy.borrow().clone()) else {
+            return Ok(());
+        };
+        let identity = policy.identify(&self.shown, self.authenticator.clock.now()).ok();
+        let caller = identity.filter(|identity| identity.caller == self.caller);
+        let caller = caller.and_then(|identity| policy.caller(&identity.caller));
+        let Some(caller) = caller else { return Err(status::credentials_invalid()) };
+        match self.requirement {
+            Requirement::Scope(scope) if !caller.may(self.requirement) => Err(status::scope_missing(scope)),
+            // What it shows was chosen for other accounts.
+            _ if caller.rules().accounts != self.accounts => Err(status::accounts_changed()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl http_body::Body for AdmittedBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        while let Some(judge) = self.judge.as_mut() {
+            if judge.due.as_mut().poll(context).is_pending() {
+                break;
+            }
+            if let Err(end) = judge.judge() {
+                self.judge = None;
+                self.inner = Body::empty();
+                let mut trailers = HeaderMap::new();
+                return Poll::Ready(end.add_header(&mut trailers).is_ok().then(|| Ok(Frame::trailers(trailers))));
+            }
+        }
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(context));
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// Takes every credential out of the headers.
+fn take_authorization(headers: &mut HeaderMap) -> Vec<HeaderValue> {
+    let mut taken: Vec<HeaderValue> = headers.get_all(AUTHORIZATION).iter().cloned().collect();
+    headers.remove(AUTHORIZATION);
+    taken.iter_mut().for_each(|value| value.set_sensitive(true));
+    taken
+}
+
+/// What a call shows: the seam between the transport and the access file.
+///
+/// # Errors
+/// Two tokens, or none and no other credential; a token that is none; a certificate without a name.
+fn shown(connection: Option<&ConnectionHandle>, headers: Vec<HeaderValue>) -> Result<ShownCredentials, RefusalReason> {
+    let invalid = || RefusalReason::Invalid(InvalidCredential::Malformed);
+    let mut shown = ShownCredentials::default();
+    match connection.map(|connection| &connection.peer().transport) {
+        // A token is sent without encryption on this machine only.
+        Some(PeerTransport::Plaintext { address }) if !address.ip().is_loopback() => return Err(invalid()),
+        Some(PeerTransport::Tls { certificates, .. }) => {
+            if let Some(own) = certificates.first() {
+                let identity = CertificateIdentity::from_verified(own)
+                    .map_err(|_| RefusalReason::Invalid(InvalidCredential::Certificate))?;
+                shown.certificate = Some(identity);
+            }
+        }
+        Some(PeerTransport::Unix { user, group }) => shown.peer = Some(UnixPeer { uid: *user, gid: *group }),
+        Some(PeerTransport::Plaintext { .. }) | None => {}
+    }
+    match headers.as_slice() {
+        [] => {}
+        [header] => {
+            let text = header.to_str().map_err(|_| invalid())?;
+            let (scheme, token) = text.split_at_checked(SCHEME.len()).ok_or_else(invalid)?;
+            if !scheme.eq_ignore_ascii_case(SCHEME) {
+                return Err(invalid());
+            }
+            shown.token = Some(Token::parse(token).map_err(|_| invalid())?.hash());
+        }
+        _ => return Err(RefusalReason::Missing),
+    }
+    Ok(shown)
+}
+
+/// Whether the answer may stay open for longer than a call lasts.
+fn is_stream(path: &str) -> bool {
+    path.ends_with("/StreamRefundEvents")
+        || path.ends_with("/WatchValidationStatus")
+        || path.ends_with("/ServerReflectionInfo")
+}

@@ -1,0 +1,224 @@
+//! The attackers: each a child process of this test at nice 19, which attacks until it is killed.
+//! Counts go to its output, a line each time they change.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use recoup::proto::v1 as proto;
+use tokio::io::AsyncReadExt as _;
+use tokio::time::sleep;
+
+use crate::floods;
+use crate::frames::{self, DATA, END_HEADERS, HEADERS, RST_STREAM, call, call_headers, connect, frame};
+
+/// The argument that makes this binary an attacker.
+pub(crate) const MODE: &str = "--attacker";
+
+const HEALTH: &str = "/grpc.health.v1.Health/Check";
+const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+const WAIT: &str = "/recoup.v1.RefundService/WaitRefund";
+const CREATE: &str = "/recoup.v1.RefundService/CreateRefund";
+const LIST: &str = "/recoup.v1.RefundService/ListRefunds";
+/// Calls of one connection, below what the server allows.
+const STREAMS: usize = 64;
+
+/// A running attacker; killed when dropped.
+pub(crate) struct Attacker {
+    child: Child,
+    counts: Arc<Mutex<(usize, usize)>>,
+}
+
+impl Attacker {
+    pub(crate) fn start(name: &str, address: SocketAddr, size: usize) -> Attacker {
+        let mut command = Command::new("nice");
+        command.args(["-n", "19"]).arg(std::env::current_exe().unwrap());
+        command.args([MODE, name, &address.to_string(), &size.to_string()]);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let counts = Arc::new(Mutex::new((0, 0)));
+        let shared = counts.clone();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                if let Some((made, ended)) = line.split_once(' ') {
+                    *shared.lock().unwrap() = (made.parse().unwrap(), ended.parse().unwrap());
+                }
+            }
+        });
+        Attacker { child, counts }
+    }
+
+    /// What it has opened (connections or calls), and how much of it the gateway has ended.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        *self.counts.lock().unwrap()
+    }
+}
+
+impl Drop for Attacker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What an attacker has opened, and what the gateway has ended of it.
+#[derive(Default)]
+pub(crate) struct Counts {
+    pub(crate) made: AtomicUsize,
+    pub(crate) ended: AtomicUsize,
+}
+
+/// One of the attackers' addresses: as many as it takes to have at most 50 connections each.
+pub(crate) fn source(number: usize) -> Ipv4Addr {
+    let source = u16::try_from(number / 50 % 60_000).unwrap().to_be_bytes();
+    Ipv4Addr::new(127, 1, source[0], source[1].max(1))
+}
+
+/// Attacks until the process is killed.
+pub(crate) async fn run(name: &str, to: SocketAddr, size: usize) {
+    let counts = Arc::new(Counts::default());
+    let reported = counts.clone();
+    tokio::spawn(async move {
+        loop {
+            println!("{} {}", reported.made.load(Ordering::Relaxed), reported.ended.load(Ordering::Relaxed));
+            sleep(Duration::from_millis(100)).await;
+        }
+    });
+    match name {
+        "unfinished_messages" => each(size, |number| unfinished_messages(number, to, counts.clone())).await,
+        "unread_lists" => each(size, |number| unread_lists(number, to, counts.clone())).await,
+        "idle_connections" => each(size, |number| idle_connection(number, to, counts.clone())).await,
+        "silent_connections" => each(size, |number| silent_connection(number, to, counts.clone())).await,
+        "waits" | "headers_only" | "creates" => {
+            each(size.div_ceil(STREAMS), |number| calls_that_wait(name.to_owned(), number, to, counts.clone())).await;
+        }
+        flood => each(size, |number| floods::run(flood.to_owned(), source(number * 50), to, counts.clone())).await,
+    }
+    std::future::pending::<()>().await;
+}
+
+/// Runs as many attacks side by side, a few begun at a time.
+async fn each<F: Future<Output = ()> + Send + 'static>(size: usize, attack: impl Fn(usize) -> F) {
+    for number in 0..size {
+        tokio::spawn(attack(number));
+        if number % 50 == 49 {
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+/// 200 messages that say they have 4 MiB, sent until the gateway ends the stream.
+async fn unfinished_messages(number: usize, to: SocketAddr, counts: Arc<Counts>) {
+    let Ok((mut reader, mut writer)) = connect(source(number), to, None).await else { return };
+    let path = if number.is_multiple_of(2) { HEALTH } else { REFLECTION };
+    let mut begin = vec![0, 0, 64, 0, 0];
+    begin.extend([b'x'; 1024]);
+    for stream in (1..400).step_by(2) {
+        let mut bytes = frame(HEADERS, END_HEADERS, stream, &call_headers(path));
+        bytes.extend(frame(DATA, 0, stream, &begin));
+        if writer.write(&bytes).await.is_err() {
+            return;
+        }
+        counts.made.fetch_add(1, Ordering::Relaxed);
+    }
+    tokio::spawn(async move {
+        while let Ok(frame) = reader.next().await {
+            // An answer is trailers, or a reset.
+            if frame.kind == RST_STREAM || (frame.kind == HEADERS && frame.flags & frames::END_STREAM != 0) {
+                counts.ended.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    });
+    for stream in (1..400).step_by(2).cycle() {
+        if writer.write(&frame(DATA, 0, stream, &[b'x'; 1024])).await.is_err() {
+            return;
+        }
+        sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// 100 lists whose answers nobody takes; PINGs are answered.
+async fn unread_lists(number: usize, to: SocketAddr, counts: Arc<Counts>) {
+    // Some take nothing at all, some have room for a single byte or for the beginning.
+    let window = [0, 1, 16_384, 65_535][number % 4];
+    let Ok((mut reader, mut writer)) = connect(source(number), to, Some(window)).await else { return };
+    let list = proto::ListRefundsRequest { page_size: 1_000, ..Default::default() };
+    for stream in (1..200).step_by(2) {
+        if writer.write(&call(stream, LIST, &list)).await.is_err() {
+            return;
+        }
+        counts.made.fetch_add(1, Ordering::Relaxed);
+    }
+    let mut left = 100;
+    while let Ok(frame) = reader.next().await {
+        let is_end = frame.kind == RST_STREAM || (frame.kind == HEADERS && frame.flags & frames::END_STREAM != 0);
+        if is_end {
+            left -= 1;
+            counts.ended.fetch_add(1, Ordering::Relaxed);
+        }
+        let _ = writer.keep_alive(&frame).await;
+    }
+    counts.ended.fetch_add(left, Ordering::Relaxed);
+}
+
+/// Answers PINGs, and does nothing else.
+async fn idle_connection(number: usize, to: SocketAddr, counts: Arc<Counts>) {
+    let Ok((mut reader, mut writer)) = connect(source(number), to, None).await else { return };
+    counts.made.fetch_add(1, Ordering::Relaxed);
+    while let Ok(frame) = reader.next().await {
+        let _ = writer.keep_alive(&frame).await;
+    }
+    counts.ended.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Sends nothing, and comes back as soon as it is closed.
+async fn silent_connection(number: usize, to: SocketAddr, counts: Arc<Counts>) {
+    loop {
+        if let Ok(mut stream) = frames::connect_silently(source(number), to).await {
+            counts.made.fetch_add(1, Ordering::Relaxed);
+            let mut bytes = [0; 64];
+            while stream.read(&mut bytes).await.is_ok_and(|read| read > 0) {}
+            counts.ended.fetch_add(1, Ordering::Relaxed);
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Calls that wait as long as the gateway lets them, and are made again.
+async fn calls_that_wait(name: String, number: usize, to: SocketAddr, counts: Arc<Counts>) {
+    let Ok((mut reader, mut writer)) = connect(source(number * 10), to, None).await else { return };
+    let mut next = 1;
+    let mut open = 0;
+    loop {
+        while open < STREAMS {
+            let id = format!("attack-{number}-{next}");
+            let bytes = match name.as_str() {
+                "waits" => {
+                    let name = "refunds/silent".to_owned();
+                    call(next, WAIT, &proto::WaitRefundRequest { name, after_revision: 1_000, ..Default::default() })
+                }
+                "creates" => {
+                    let mut create = crate::stack::debitsuccess(&id);
+                    create.allow_similar = true;
+                    call(next, CREATE, &create)
+                }
+                _ => frame(HEADERS, END_HEADERS, next, &call_headers(CREATE)),
+            };
+            if writer.write(&bytes).await.is_err() {
+                return;
+            }
+            counts.made.fetch_add(1, Ordering::Relaxed);
+            next += 2;
+            open += 1;
+        }
+        let Ok(frame) = reader.next().await else { return };
+        if frame.kind == RST_STREAM || (frame.kind == HEADERS && frame.flags & frames::END_STREAM != 0) {
+            counts.ended.fetch_add(1, Ordering::Relaxed);
+            open -= 1;
+        }
+        let _ = writer.keep_alive(&frame).await;
+    }
+}
