@@ -189,8 +189,13 @@ pub async fn serve(
         .add_service(bounded!(reflection().build_v1()?, MAX_REFLECTION_BYTES))
         .add_service(bounded!(reflection().build_v1alpha()?, MAX_REFLECTION_BYTES))
         .prepare();
+    let authentication = AuthenticationLayer::new(
+        port.callers,
+        port.listeners.iter().map(|listener| &**listener.name()),
+        metrics.clone(),
+        methods.clone(),
+    );
     let incoming = connection::accept(port.listeners, port.connections, closing.clone());
-    let authentication = AuthenticationLayer::new(port.callers, metrics.clone(), methods.clone());
     let calls = CallLimitLayer::new(limits, metrics.clone(), methods).layer(routes);
     let calls = authentication.layer(ReflectionLayer.layer(calls));
     http2::serve(incoming, calls, settings.max_streams_per_connection, metrics, closing).await;

@@ -1,5 +1,5 @@
-//! What a caller learns of refunds that it may not know of: nothing but that an id is taken, or that
-//! some refund is in the way.
+//! What a caller learns of refunds that it may not know of: nothing but that an id is taken, or
+//! that some refund is in the way.
 
 use crate::domain::authority::Authority;
 use crate::domain::ids::RefundId;

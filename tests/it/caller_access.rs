@@ -466,7 +466,7 @@ async fn the_history_names_the_caller_its_credential_and_the_access_file() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_caller_above_its_rate_is_told_when_to_come_back_and_others_are_not_affected() {
+async fn a_caller_above_its_rate_learns_when_to_come_back_and_others_are_not_affected() {
     let mut access = AccessText::new();
     let rate = "scopes = [\"accounts:read\", \"refunds:read\"]\naccounts = [\"*\"]\nrate = { calls_per_second = 1, burst = 2 }";
     let slow = access.caller("slow", rate);

@@ -33,8 +33,7 @@ impl<'d> Authority<'d> {
         Self { dir, issuer: Issuer::new(params, key) }
     }
 
-    /// Writes `NAME.pem` and `NAME.key`: a certificate with these names, of which one with `://` is
-    /// a URI.
+    /// Writes `NAME.pem` and `NAME.key`: a certificate with these names. One with `://` is a URI.
     fn sign(&self, name: &str, names: &[&str]) {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, "shop.example");

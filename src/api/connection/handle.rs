@@ -8,7 +8,6 @@ use super::listener::ReflectionSettings;
 use super::registry::{ConnectionPlace, ConnectionRegistry};
 
 /// Who is at the other end of a connection, and how it is reached.
-#[allow(dead_code, reason = "read where calls are authenticated")]
 #[derive(Debug, Clone)]
 pub(in crate::api) struct Peer {
     /// The listener's name; `listen` for the short form.
@@ -20,7 +19,6 @@ pub(in crate::api) struct Peer {
 }
 
 /// How a peer is connected, with what the transport proves about it.
-#[allow(dead_code, reason = "read where calls are authenticated")]
 #[derive(Debug, Clone)]
 pub(in crate::api) enum PeerTransport {
     /// Without encryption; loopback only.
@@ -78,7 +76,6 @@ impl ConnectionHandle {
         }
     }
 
-    #[allow(dead_code, reason = "read where calls are authenticated")]
     pub(in crate::api) fn peer(&self) -> &Peer {
         &self.peer
     }

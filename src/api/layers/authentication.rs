@@ -2,7 +2,7 @@
 //! caller's own rate and share allow it. Where there is no access file, every call is allowed.
 //!
 //! ```text
-//! health passes -> credential -> caller -> scope -> the caller's rate and share -> permit -> handler
+//! health passes -> credential -> caller -> scope -> its rate and share -> permit -> handler
 //! ```
 //!
 //! The header with the credential is taken out first: no span, handler or log sees it. A stream is
@@ -112,9 +112,16 @@ const JUDGE_INTERVAL: Duration = Duration::from_secs(60);
 const SCHEME: &str = "bearer ";
 
 impl AuthenticationLayer {
-    pub(in crate::api) fn new(callers: Callers, metrics: Metrics, methods: KnownMethods) -> Self {
+    /// `listeners` are the names of the listeners that calls arrive at.
+    pub(in crate::api) fn new<'a>(
+        callers: Callers,
+        listeners: impl Iterator<Item = &'a str>,
+        metrics: Metrics,
+        methods: KnownMethods,
+    ) -> Self {
         let Callers { policy, clock } = callers;
         let refused = RefusedCalls::new(metrics.clone());
+        listeners.for_each(|listener| refused.declare(listener));
         let shares = CallerShares::default();
         Self(Arc::new(Authenticator { policy, clock, shares, refused, metrics, methods }))
     }
@@ -150,7 +157,7 @@ where
             request.extensions_mut().insert(grant);
             return Box::pin(self.inner.call(request));
         };
-        // What is not gRPC is refused by the next layer, whoever sends it.
+        // What is not gRPC is refused by the next layer, with or without a credential.
         if requirement == Some(Requirement::Nothing) || !grpc_only::is_grpc(&request) {
             return Box::pin(self.inner.call(request));
         }

@@ -1,7 +1,7 @@
 //! Counts calls that are refused before their handler, logs them at most once a second, and blocks
 //! a source with too many wrong credentials for a while.
 //!
-//! A refused call is no event of the ledger: whoever can connect could fill it.
+//! A refused call is no event of the ledger: everyone who can connect could fill it.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -53,6 +53,8 @@ const BLOCK_TIME: Duration = Duration::from_secs(60);
 /// Above it, sources whose time is over are forgotten, and then new ones are not counted.
 const MAX_SOURCES: usize = 10_000;
 const LINE_INTERVAL: Duration = Duration::from_secs(1);
+/// All of [`RefusalReason::as_str`].
+const REASONS: [&str; 5] = ["credentials_missing", "credentials_invalid", "blocked", "scope_missing", "quota_exceeded"];
 
 impl RefusalReason {
     /// As metrics name it.
@@ -80,6 +82,11 @@ impl RefusedCalls {
         Self { state: Mutex::default(), metrics }
     }
 
+    /// Makes the listener's series appear before its first refused call, so that `rate()` sees it.
+    pub(in crate::api) fn declare(&self, listener: &str) {
+        REASONS.iter().for_each(|reason| self.metrics.record_refused_calls(listener, reason, 0));
+    }
+
     /// Whether wrong credentials of this connection's source are not looked at.
     pub(in crate::api) fn is_blocked(&self, connection: Option<&ConnectionHandle>) -> bool {
         let state = self.lock();
@@ -93,7 +100,7 @@ impl RefusedCalls {
 
     pub(in crate::api) fn record(&self, connection: Option<&ConnectionHandle>, reason: RefusalReason) {
         let listener = connection.map_or("listen", |connection| &connection.peer().listener);
-        self.metrics.record_refused_call(listener, reason.as_str());
+        self.metrics.record_refused_calls(listener, reason.as_str(), 1);
         let source = source_of(connection);
         let mut state = self.lock();
         let now = Instant::now();
