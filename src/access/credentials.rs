@@ -42,6 +42,9 @@ pub enum InvalidCredential {
     Expired,
     /// The certificate names no one, or two.
     Certificate,
+    /// The certificate was accepted when its connection began, and is not any more: it has expired,
+    /// or it or its authority has been removed.
+    CertificateNotAccepted,
     /// A token of one caller and a certificate of another one.
     Contradictory,
 }
@@ -63,6 +66,7 @@ impl InvalidCredential {
             InvalidCredential::Unknown => "unknown",
             InvalidCredential::Expired => "expired",
             InvalidCredential::Certificate => "certificate",
+            InvalidCredential::CertificateNotAccepted => "certificate_not_accepted",
             InvalidCredential::Contradictory => "contradictory",
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! every 10 s, SIGHUP -> read the files -> other bytes? parse, compare key and certificate
-//!                                      -> new connections take them; open ones keep theirs
+//!                                      -> new connections take them
+//!                                      -> open ones: their client's chain is judged again
 //! ```
 //!
 //! Contents are compared, not times: Kubernetes swaps symbolic links, and network file systems
@@ -13,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustls::crypto::ring;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig, version};
 use tokio::sync::watch;
@@ -63,16 +65,22 @@ pub struct CertificateStatus {
     pub is_outdated: bool,
 }
 
+pub(super) type ClientVerifier = Arc<dyn ClientCertVerifier>;
+
 struct TlsState {
     settings: TlsSettings,
     clock: Arc<dyn Clock>,
     current: Mutex<LoadedCertificates>,
+    /// How often `current` has changed.
+    generation: watch::Sender<u64>,
 }
 
 /// Usable contents, and what was made of them.
 struct LoadedCertificates {
     contents: Contents,
     config: Arc<ServerConfig>,
+    /// None: clients are not asked for a certificate.
+    client_verifier: Option<ClientVerifier>,
     status: CertificateStatus,
     /// The WARN about an expired revocation list has been written.
     is_expiry_reported: bool,
@@ -98,7 +106,8 @@ impl ServerTls {
     pub fn load(settings: TlsSettings, clock: Arc<dyn Clock>) -> Result<Self, TlsError> {
         let contents = Contents::read(&settings)?;
         let current = Mutex::new(LoadedCertificates::new(contents, &settings, clock.now())?);
-        Ok(Self(Arc::new(TlsState { settings, clock, current })))
+        let generation = watch::Sender::new(0);
+        Ok(Self(Arc::new(TlsState { settings, clock, current, generation })))
     }
 
     /// For the next connection.
@@ -109,6 +118,22 @@ impl ServerTls {
     /// What the port shows at present.
     pub fn status(&self) -> CertificateStatus {
         self.lock().status.clone()
+    }
+
+    pub(super) fn client_verifier(&self) -> Option<ClientVerifier> {
+        self.lock().client_verifier.clone()
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        *self.0.generation.borrow()
+    }
+
+    pub(super) fn generations(&self) -> watch::Receiver<u64> {
+        self.0.generation.subscribe()
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.0.clock.now()
     }
 
     /// Reads the files again until `closing`: periodically, and whenever `reload` changes.
@@ -139,6 +164,8 @@ impl ServerTls {
             Ok(contents) => match LoadedCertificates::new(contents.clone(), settings, now) {
                 Ok(loaded) => {
                     *self.lock() = loaded;
+                    // After the change: whoever sees the number finds the new files.
+                    self.0.generation.send_modify(|generation| *generation += 1);
                     info!(listener, "certificates changed");
                     None
                 }
@@ -208,6 +235,7 @@ impl LoadedCertificates {
             .with_protocol_versions(versions)
             .map_err(|error| TlsError::new(file, error.to_string()))?;
         let mut next_revocation_list = None;
+        let mut client_verifier = None;
         let builder = match (&settings.client_ca_file, &contents.client_ca) {
             (Some(path), Some(bytes)) => {
                 let mut roots = RootCertStore::empty();
@@ -225,7 +253,9 @@ impl LoadedCertificates {
                 if !settings.requires_client_certificate {
                     verifier = verifier.allow_unauthenticated();
                 }
-                let verifier = verifier.build().map_err(|error| TlsError::new(last_file, error.to_string()))?;
+                let verifier: ClientVerifier =
+                    verifier.build().map_err(|error| TlsError::new(last_file, error.to_string()))?;
+                client_verifier = Some(verifier.clone());
                 builder.with_client_cert_verifier(verifier)
             }
             _ => builder.with_no_client_auth(),
@@ -241,7 +271,7 @@ impl LoadedCertificates {
         config.max_early_data_size = 0;
         let expires = expires.unwrap_or(now);
         let status = CertificateStatus { expires, next_revocation_list, is_outdated: false };
-        Ok(Self { contents, config: Arc::new(config), status, is_expiry_reported: false })
+        Ok(Self { contents, config: Arc::new(config), client_verifier, status, is_expiry_reported: false })
     }
 
     /// An expired list goes on counting: whom it revokes stays revoked.

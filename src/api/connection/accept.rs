@@ -17,7 +17,7 @@ use super::listener::{Accepted, BoundListener};
 use super::registry::{CloseReason, ConnectionPlace, ConnectionRegistry, Source};
 use super::socket::{ClientSocket, Socket};
 use super::stream::ClientConnection;
-use crate::tls::ServerTls;
+use crate::tls::{ClientChain, ServerTls};
 
 /// Between two attempts to accept, for example when the process is out of file descriptors.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
@@ -140,8 +140,8 @@ impl Acceptor {
                     return;
                 }
                 let certificates = session.peer_certificates().unwrap_or_default();
-                let certificates = certificates.iter().map(|certificate| certificate.to_vec()).collect();
-                let peer = self.peer(PeerTransport::Tls { address, certificates });
+                let client = ClientChain::new(tls, certificates).map(Arc::new);
+                let peer = self.peer(PeerTransport::Tls { address, client });
                 let _sent = self.accepted.send(Ok(ClientConnection::tls(stream, peer))).await;
             }
             Ok(Err(error)) => {

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use super::listener::ReflectionSettings;
 use super::registry::{ConnectionPlace, ConnectionRegistry};
+use crate::tls::ClientChain;
 
 /// Who is at the other end of a connection, and how it is reached.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(in crate::api) struct Peer {
     /// The listener's name; `listen` for the short form.
     pub(in crate::api) listener: Arc<str>,
@@ -19,14 +20,14 @@ pub(in crate::api) struct Peer {
 }
 
 /// How a peer is connected, with what the transport proves about it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(in crate::api) enum PeerTransport {
     /// Without encryption; loopback only.
     Plaintext { address: SocketAddr },
     Tls {
         address: SocketAddr,
-        /// The verified chain in DER, the peer's own certificate first; empty if it has shown none.
-        certificates: Arc<[Vec<u8>]>,
+        /// The chain that the handshake has verified. None if the peer has shown none.
+        client: Option<Arc<ClientChain>>,
     },
     /// A unix socket, whose kernel names the peer.
     Unix { user: u32, group: u32 },
@@ -73,6 +74,14 @@ impl ConnectionHandle {
     pub(in crate::api) fn mark_completed_call(&self) {
         if !self.peer.needs_credentials || matches!(self.peer.transport, PeerTransport::Unix { .. }) {
             self.mark_authenticated();
+        }
+    }
+
+    /// The certificates that the peer has shown.
+    pub(in crate::api) fn client_chain(&self) -> Option<&Arc<ClientChain>> {
+        match &self.peer.transport {
+            PeerTransport::Tls { client, .. } => client.as_ref(),
+            PeerTransport::Plaintext { .. } | PeerTransport::Unix { .. } => None,
         }
     }
 

@@ -5,8 +5,9 @@
 //! health passes -> credential -> caller -> scope -> its rate and share -> permit -> handler
 //! ```
 //!
-//! The header with the credential is taken out first: no span, handler or log sees it. A stream is
-//! judged again when the access file changes, and each minute.
+//! The header with the credential is taken out first: no span, handler or log sees it. A client
+//! certificate counts for a call while a new handshake would accept it. A stream is judged again when
+//! the access file or the files of its listener change, when its certificate expires, and each minute.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -39,6 +40,7 @@ use crate::api::{Callers, status};
 use crate::domain::authority::{AccountSet, Authority};
 use crate::domain::clock::Clock;
 use crate::telemetry::metrics::Metrics;
+use crate::tls::ClientChain;
 
 /// The access file that is in force. It changes while the gateway runs.
 pub type PolicyReceiver = watch::Receiver<Arc<AccessPolicy>>;
@@ -100,6 +102,8 @@ struct AdmittedBody {
 struct Judge {
     authenticator: Arc<Authenticator>,
     shown: ShownCredentials,
+    /// The certificates that were shown.
+    client: Option<Arc<ClientChain>>,
     caller: String,
     requirement: Requirement,
     accounts: AccountSet,
@@ -107,7 +111,7 @@ struct Judge {
     due: BoxFuture<'static, ()>,
 }
 
-/// How often a stream is judged without a change of the access file: its token may have expired.
+/// How often a stream is judged where nothing changes: its token may have expired.
 const JUDGE_INTERVAL: Duration = Duration::from_secs(60);
 const SCHEME: &str = "bearer ";
 
@@ -236,8 +240,15 @@ impl Authenticator {
             refuse(RefusalReason::Quota);
             status::quota_exceeded(&caller.name, exceeded.what, exceeded.retry_after)
         })?;
-        let judge = is_stream(path).then(|| {
-            Judge::new(self.clone(), shown, identity.caller.clone(), requirement, caller.rules().accounts.clone())
+        let judge = is_stream(path).then(|| Judge {
+            authenticator: self.clone(),
+            shown,
+            client: connection.and_then(ConnectionHandle::client_chain).cloned(),
+            caller: identity.caller.clone(),
+            requirement,
+            accounts: caller.rules().accounts.clone(),
+            // At once, so that no change between this judgement and the first wait is missed.
+            due: Box::pin(std::future::ready(())),
         });
         let may_get_upload_token = caller.may(Requirement::Scope(Scope::ValidationToken));
         let grant = Grant { by: policy.authority(identity), may_get_upload_token };
@@ -246,36 +257,30 @@ impl Authenticator {
 }
 
 impl Judge {
-    fn new(
-        authenticator: Arc<Authenticator>,
-        shown: ShownCredentials,
-        caller: String,
-        requirement: Requirement,
-        accounts: AccountSet,
-    ) -> Self {
-        let due = Self::due(&authenticator);
-        Self { authenticator, shown, caller, requirement, accounts, due }
-    }
-
-    fn due(authenticator: &Authenticator) -> BoxFuture<'static, ()> {
-        let policy = authenticator.policy.clone();
+    /// Waits for the changes from now on, also for those before its first poll.
+    fn wait(&self) -> BoxFuture<'static, ()> {
+        let mut policy = self.authenticator.policy.clone();
+        policy.iter_mut().for_each(watch::Receiver::mark_unchanged);
+        let generation = self.client.as_ref().map(|client| client.generations());
+        let expiry = self.client.as_ref().and_then(|client| client.remaining());
+        let interval = expiry.map_or(JUDGE_INTERVAL, |expiry| expiry.min(JUDGE_INTERVAL));
         Box::pin(async move {
-            let changed = async {
-                let Some(mut policy) = policy else { return std::future::pending().await };
-                policy.mark_unchanged();
-                if policy.changed().await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-            };
-            let _ = tokio::time::timeout(JUDGE_INTERVAL, changed).await;
+            tokio::select! {
+                () = changes(policy) => {}
+                () = changes(generation) => {}
+                () = tokio::time::sleep(interval) => {}
+            }
         })
     }
 
     /// # Errors
     /// The end of the stream.
     fn judge(&mut self) -> Result<(), Status> {
-        // Before the file is read: a change after that is judged next.
-        self.due = Self::due(&self.authenticator);
+        // Before the files are read: a change after that is judged next.
+        self.due = self.wait();
+        if self.client.as_ref().is_some_and(|client| !client.is_accepted()) {
+            return Err(status::credentials_invalid());
+        }
         let Some(policy) = self.authenticator.policy.as_ref().map(|policy| policy.borrow().clone()) else {
             return Ok(());
         };
@@ -321,6 +326,16 @@ impl http_body::Body for AdmittedBody {
     }
 }
 
+/// Waits for a change; for ever where there is nothing that changes.
+async fn changes<T>(receiver: Option<watch::Receiver<T>>) {
+    if let Some(mut receiver) = receiver
+        && receiver.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
+}
+
 /// Takes every credential out of the headers.
 fn take_authorization(headers: &mut HeaderMap) -> Vec<HeaderValue> {
     let mut taken: Vec<HeaderValue> = headers.get_all(AUTHORIZATION).iter().cloned().collect();
@@ -332,16 +347,20 @@ fn take_authorization(headers: &mut HeaderMap) -> Vec<HeaderValue> {
 /// What a call shows: the seam between the transport and the access file.
 ///
 /// # Errors
-/// Two tokens, or none and no other credential; a token that is none; a certificate without a name.
+/// Two tokens, or none and no other credential; a token that is none; a certificate without a name,
+/// or one that is not accepted any more.
 fn shown(connection: Option<&ConnectionHandle>, headers: Vec<HeaderValue>) -> Result<ShownCredentials, RefusalReason> {
     let invalid = || RefusalReason::Invalid(InvalidCredential::Malformed);
     let mut shown = ShownCredentials::default();
     match connection.map(|connection| &connection.peer().transport) {
         // A token is sent without encryption on this machine only.
         Some(PeerTransport::Plaintext { address }) if !address.ip().is_loopback() => return Err(invalid()),
-        Some(PeerTransport::Tls { certificates, .. }) => {
-            if let Some(own) = certificates.first() {
-                let identity = CertificateIdentity::from_verified(own)
+        Some(PeerTransport::Tls { client, .. }) => {
+            if let Some(client) = client {
+                if !client.is_accepted() {
+                    return Err(RefusalReason::Invalid(InvalidCredential::CertificateNotAccepted));
+                }
+                let identity = CertificateIdentity::from_verified(client.own())
                     .map_err(|_| RefusalReason::Invalid(InvalidCredential::Certificate))?;
                 shown.certificate = Some(identity);
             }
