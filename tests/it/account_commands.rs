@@ -11,7 +11,7 @@ use simulators::request::Provider;
 
 use crate::support::process::run;
 use crate::support::{Stack, configuration, sample_request};
-use crate::telemetry::{scrape, value};
+use crate::telemetry::{scrape, scrape_until, value};
 
 const SETTINGS: &str = "metrics.listen = \"127.0.0.1:0\"\nengine.lookups_after_ms = \"3600000\"";
 
@@ -127,8 +127,7 @@ async fn waiting_refunds_are_counted_and_shown_and_can_be_reassigned() {
     let (output, code) = refunds(&["reassign", "lost", "--account", "books", "--evidence", "ticket 7", "--yes"]).await;
     assert!(output.contains("NOT_REASSIGNABLE"), "{output}");
     assert_eq!(code, Some(1));
-    let text = scrape(stack.app.metrics_addr().unwrap()).await;
-    assert_eq!(waiting(&text, "debitsuccess"), Some(0.0), "{text}");
+    scrape_until(stack.app.metrics_addr().unwrap(), |text| waiting(text, "debitsuccess") == Some(0.0)).await;
     let (_, target, _) = sample_request(Provider::Debitsuccess, "lost");
     assert_eq!((stack.attempts(target), stack.effects(target)), (1, 1));
 }

@@ -18,7 +18,7 @@ use tonic::Code;
 use crate::support::{
     Stack, debitsuccess, metadata, micros, namecom, reason, sample_request, sectigo, without_lookups,
 };
-use crate::telemetry::{scrape, value};
+use crate::telemetry::{scrape_until, value};
 
 /// A gateway that looks refunds up only at ReconcileRefund, without a settle time.
 async fn on_demand(settings: &str) -> Stack {
@@ -68,9 +68,9 @@ async fn stays_as_it_is(stack: &Stack, id: &str) {
     assert_eq!(stack.events(id).await.len(), events);
 }
 
-async fn corrections(stack: &Stack) -> Option<f64> {
-    let text = scrape(stack.app.metrics_addr().unwrap()).await;
-    value(&text, "recoup_corrections_total", &[("account", "debitsuccess")])
+async fn until_corrections(stack: &Stack, expected: f64) {
+    let count = |text: &str| value(text, "recoup_corrections_total", &[("account", "debitsuccess")]);
+    scrape_until(stack.app.metrics_addr().unwrap(), |text| count(text) == Some(expected)).await;
 }
 
 fn corrected(refund: &proto::Refund) -> bool {
@@ -81,7 +81,8 @@ fn corrected(refund: &proto::Refund) -> bool {
 async fn a_payment_after_a_rejection_is_reported() {
     let stack = on_demand("metrics.listen = \"127.0.0.1:0\"").await;
     let failed = rejected(&stack, "r-1").await;
-    assert_eq!(corrections(&stack).await, Some(0.0), "the series exists before the first correction");
+    // The series exists before the first correction.
+    until_corrections(&stack, 0.0).await;
     assert_eq!((failed.refunded_amount.clone(), failed.side_effects.len()), (None, 0));
     stays_as_it_is(&stack, "r-1").await;
     assert_eq!(similar(&stack, false).await, Err("refunds/r-1".to_owned()), "it may still be corrected");
@@ -98,7 +99,7 @@ async fn a_payment_after_a_rejection_is_reported() {
     assert_eq!((last.from_state(), last.to_state(), last.revision), (State::Failed, State::Failed, refund.revision));
 
     is_followed_no_more(&stack, "r-1").await;
-    assert_eq!(corrections(&stack).await, Some(1.0));
+    until_corrections(&stack, 1.0).await;
     assert_eq!(similar(&stack, false).await, Err("refunds/r-1".to_owned()), "money has moved");
     assert_eq!(stack.get("r-1").await, refund);
     assert_eq!((stack.effects("DS000001"), stack.attempts("DS000001")), (1, 1));

@@ -13,24 +13,28 @@ use rcgen::{
     KeyUsagePurpose, RevokedCertParams, SerialNumber,
 };
 use recoup::app::App;
+use recoup::proto::v1 as proto;
+use recoup::proto::v1::refund_service_client::RefundServiceClient;
 use recoup::tls::{ClientTlsSettings, client_config};
 use rstest::rstest;
 use simulators::Simulators;
 use tempfile::TempDir;
 use time::{Duration, OffsetDateTime};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tonic::Code;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1;
 
 use crate::support::process::{Gateway, run};
-use crate::support::{LIMIT, SECRETS, configuration, settings_of, simulators_in, wait_until};
+use crate::support::{LIMIT, SECRETS, configuration, reason, settings_of, simulators_in, wait_until};
 use crate::telemetry::{scrape, value};
 
 const CLIENT: &str = "spiffe://acme.example/shop";
-const ACCESS: &str = "[callers.shop]\nscopes = [\"refunds:read\"]\naccounts = [\"*\"]\n\
+const ACCESS: &str = "[callers.shop]\nscopes = [\"refunds:read\", \"events:read\"]\naccounts = [\"*\"]\n\
                       certificates = [{ spiffe = \"spiffe://acme.example/shop\" }]\n";
 
 /// A day in which tests run.
@@ -62,6 +66,10 @@ impl Authority {
 
     /// Certificate and key as PEM, for a time in days from now.
     fn issue(&self, name: &str, serial: u64, days: (i64, i64)) -> (String, String) {
+        self.issue_for(name, serial, (today() + Duration::days(days.0), today() + Duration::days(days.1)))
+    }
+
+    fn issue_for(&self, name: &str, serial: u64, validity: (OffsetDateTime, OffsetDateTime)) -> (String, String) {
         let mut params = CertificateParams::default();
         let uri = |name: &str| rcgen::SanType::URI(name.try_into().unwrap());
         params.subject_alt_names = match name.parse() {
@@ -69,7 +77,7 @@ impl Authority {
             Err(_) => vec![uri(name)],
         };
         params.serial_number = Some(SerialNumber::from(serial));
-        (params.not_before, params.not_after) = (today() + Duration::days(days.0), today() + Duration::days(days.1));
+        (params.not_before, params.not_after) = validity;
         let key = KeyPair::generate().unwrap();
         (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
     }
@@ -271,9 +279,12 @@ async fn slow_handshakes_hold_up_no_other() {
 }
 
 /// New connections all the time, while certificate and key are replaced again and again.
+#[rstest]
+#[case::short(20, 4)]
+#[ignore = "takes half a minute"]
+#[case::during_a_hundred_reloads(100, 100)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_call_fails_while_certificates_are_replaced() {
-    const RELOADS: u64 = 20;
+async fn no_call_fails_while_certificates_are_replaced(#[case] reloads: u64, #[case] calls_each: usize) {
     let setup = Setup::new("").await;
     let (gateway, log) = setup.launch();
     let (tls, addr) = (setup.client(None), gateway.addr);
@@ -290,17 +301,156 @@ async fn no_call_fails_while_certificates_are_replaced() {
         }
     });
     let changes = || log.lock().unwrap().iter().filter(|line| line.contains("certificates changed")).count();
-    for reload in 1..=RELOADS {
+    for reload in 1..=reloads {
         let before = calls.load(Ordering::SeqCst);
         setup.renew(reload + 1);
         gateway.signal("HUP");
         // A certificate without its key is not taken; the next signal or ten seconds later is.
-        wait_until(|| changes() as u64 >= reload && calls.load(Ordering::SeqCst) > before + 4 || calling.is_finished())
-            .await;
+        wait_until(|| {
+            changes() as u64 >= reload && calls.load(Ordering::SeqCst) >= before + calls_each || calling.is_finished()
+        })
+        .await;
     }
     ends.store(true, Ordering::SeqCst);
     calling.await.unwrap();
+    let made = calls.load(Ordering::SeqCst);
+    println!("{made} calls, half of them on new connections, during {reloads} reloads: 0 failed");
+    assert!(changes() as u64 >= reloads);
     assert!(gateway.terminate().success());
+}
+
+/// Why a certificate is accepted no more while its connection is open.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Revoked,
+    AuthorityRemoved,
+    Expired,
+}
+
+/// Without a signal: the files are read every 10 s.
+#[rstest]
+#[case::revoked(Ending::Revoked)]
+#[case::authority_removed(Ending::AuthorityRemoved)]
+#[case::expired(Ending::Expired)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_that_is_accepted_no_more_is_refused_on_its_open_connection(#[case] ending: Ending) {
+    let lists = if ending == Ending::Revoked { "client_crl_file = \"DIR/clients.crl\"" } else { "" };
+    let setup = Setup::new(&format!("client_ca_file = \"DIR/clients.pem\"\n{lists}")).await;
+    let others = Authority::new("others");
+    let revoked = |serial| [setup.clients.revoke(serial, (-2, 30)), others.revoke(REVOKED, (-2, 30))].concat();
+    setup.write("clients.crl", &revoked(REVOKED));
+    setup.write("clients.pem", &[setup.clients.pem.as_str(), &others.pem].concat());
+    let app = setup.start().await;
+
+    let lifetime = if ending == Ending::Expired { Duration::seconds(6) } else { Duration::days(30) };
+    let own = setup.clients.issue_for(CLIENT, 2, (today() - Duration::days(1), today() + lifetime));
+    let lasting = RefundServiceClient::new(channel(app.addr(), &setup.client(Some(own))).await.unwrap());
+    let other = setup.client(Some(others.issue(CLIENT, 2, MONTH)));
+    let bystander = RefundServiceClient::new(channel(app.addr(), &other).await.unwrap());
+    let list = |client: &RefundServiceClient<Channel>| {
+        let mut client = client.clone();
+        async move { client.list_refunds(proto::ListRefundsRequest::default()).await }
+    };
+    let follow = proto::StreamRefundEventsRequest::default;
+    let mut events = lasting.clone().stream_refund_events(follow()).await.unwrap().into_inner();
+    let mut others_events = bystander.clone().stream_refund_events(follow()).await.unwrap().into_inner();
+    list(&lasting).await.unwrap();
+
+    match ending {
+        Ending::Revoked => setup.write("clients.crl", &revoked(2)),
+        Ending::AuthorityRemoved => setup.write("clients.pem", &others.pem),
+        Ending::Expired => {}
+    }
+    let began = std::time::Instant::now();
+    let refused = async {
+        loop {
+            match list(&lasting).await {
+                Ok(_) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+                Err(refused) => return refused,
+            }
+        }
+    };
+    let refused = tokio::time::timeout(LIMIT, refused).await.unwrap();
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::Unauthenticated, "CREDENTIALS_INVALID"));
+    let end = tokio::time::timeout(LIMIT, events.message()).await.unwrap().unwrap_err();
+    assert_eq!((end.code(), reason(&end).as_str()), (Code::Unauthenticated, "CREDENTIALS_INVALID"));
+    assert!(began.elapsed().as_secs() < 15, "{:?}", began.elapsed());
+
+    list(&bystander).await.unwrap();
+    let open = tokio::time::timeout(std::time::Duration::from_millis(100), others_events.message()).await;
+    assert!(open.is_err(), "{open:?}");
+    app.stop().await;
+}
+
+/// Who sees the services: the code of the answer, with a certificate and without one.
+#[rstest]
+#[case::off("off", Code::Unimplemented, Code::Unauthenticated)]
+#[case::callers("callers", Code::Ok, Code::Unauthenticated)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reflection_is_for_callers_or_for_nobody(
+    #[case] reflection: &str,
+    #[case] of_caller: Code,
+    #[case] of_anybody: Code,
+) {
+    let listener = format!(
+        "client_ca_file = \"DIR/clients.pem\"\nclient_certificates = \"optional\"\nreflection = \"{reflection}\""
+    );
+    let setup = Setup::new(&listener).await;
+    let app = setup.start().await;
+    for (own, expected) in [(Some(setup.clients.issue(CLIENT, 2, MONTH)), of_caller), (None, of_anybody)] {
+        let ask = v1::ServerReflectionRequest {
+            host: String::new(),
+            message_request: Some(v1::server_reflection_request::MessageRequest::ListServices(String::new())),
+        };
+        let channel = channel(app.addr(), &setup.client(own)).await.unwrap();
+        let mut client = v1::server_reflection_client::ServerReflectionClient::new(channel);
+        let code = match client.server_reflection_info(tokio_stream::once(ask)).await {
+            Ok(answers) => match answers.into_inner().message().await {
+                Ok(answer) => answer.map_or(Code::Unknown, |_| Code::Ok),
+                Err(status) => status.code(),
+            },
+            Err(status) => status.code(),
+        };
+        assert_eq!(code, expected);
+    }
+    app.stop().await;
+}
+
+/// The metrics over TLS, with the certificate's own expiry among them; and nothing without TLS.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_metrics_port_has_a_certificate_of_its_own() {
+    let mut setup = Setup::new("").await;
+    let (certificate, key) = setup.servers.issue("127.0.0.1", 3, MONTH);
+    setup.write("metrics.crt", &certificate);
+    setup.write("metrics.key", &key);
+    let path = |name: &str| setup.path(name).display().to_string();
+    setup.text = format!(
+        "metrics.listen = \"127.0.0.1:0\"\nmetrics.certificate_file = \"{}\"\nmetrics.key_file = \"{}\"\n{}",
+        path("metrics.crt"),
+        path("metrics.key"),
+        setup.text
+    );
+    let app = setup.start().await;
+    let addr = app.metrics_addr().unwrap();
+    let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
+    let mut tls = client_config(&setup.client(None)).unwrap();
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let stream = TcpStream::connect(addr).await.unwrap();
+    let mut stream = TlsConnector::from(Arc::new(tls)).connect(addr.ip().into(), stream).await.unwrap();
+    stream.write_all(request).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    let remaining = value(&answer, "recoup_tls_certificate_remaining_seconds", &[("listener", "metrics")]).unwrap();
+    assert!((remaining / 86_400.0 - 30.0).abs() < 0.1);
+
+    let mut plaintext = TcpStream::connect(addr).await.unwrap();
+    plaintext.write_all(request).await.unwrap();
+    let mut answer = Vec::new();
+    // The port may reset the connection.
+    let _end = plaintext.read_to_end(&mut answer).await;
+    assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+    app.stop().await;
 }
 
 /// Each content is one WARN, however often it is read.

@@ -10,7 +10,7 @@ use recoup::proto::v1::refund::State;
 use simulators::faults::gates::Gate;
 use simulators::faults::{FaultEffect, Point, Repeat};
 use simulators::request::Provider;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonic::Code;
 use tonic::transport::Channel;
@@ -48,6 +48,33 @@ async fn health_is_checked_and_watched_and_ends_with_the_process() {
         assert!(watch.message().await.unwrap().is_none(), "the watch ends");
     };
     tokio::time::timeout(LIMIT, futures_util::future::join(follow, app.stop())).await.unwrap();
+}
+
+/// What a client may send before it hears more: of a stream, and of a connection.
+#[tokio::test]
+async fn the_windows_of_http2_are_small() {
+    let stack = Stack::start().await;
+    let mut stream = TcpStream::connect(stack.app.addr()).await.unwrap();
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    // Frames: the length, the type, flags, the stream; SETTINGS_INITIAL_WINDOW_SIZE and
+    // WINDOW_UPDATE of RFC 9113.
+    let (mut of_stream, mut of_connection) = (None, None);
+    while of_stream.is_none() || of_connection.is_none() {
+        let mut head = [0; 9];
+        tokio::time::timeout(LIMIT, stream.read_exact(&mut head)).await.unwrap().unwrap();
+        let mut payload = vec![0; usize::from(u16::from_be_bytes([head[1], head[2]]))];
+        stream.read_exact(&mut payload).await.unwrap();
+        let number = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().unwrap());
+        match (head[3], number(&head[5..])) {
+            (4, 0) if head[4] == 0 => {
+                let size = payload.chunks(6).find(|setting| setting[..2] == [0, 4]);
+                of_stream = Some(size.map_or(65_535, |setting| number(&setting[2..])));
+            }
+            (8, 0) => of_connection = Some(65_535 + number(&payload)),
+            _ => {}
+        }
+    }
+    assert_eq!((of_stream, of_connection), (Some(64 * 1024), Some(256 * 1024)));
 }
 
 #[tokio::test]

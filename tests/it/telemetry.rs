@@ -70,6 +70,25 @@ pub(crate) async fn scrape(addr: SocketAddr) -> String {
     body.to_owned()
 }
 
+/// Scrapes until the text is as expected: one rendering is repeated for a second.
+pub(crate) async fn scrape_until(addr: SocketAddr, holds: impl Fn(&str) -> bool) -> String {
+    let last = std::sync::Mutex::new(String::new());
+    let follow = async {
+        loop {
+            let text = scrape(addr).await;
+            if holds(&text) {
+                return text;
+            }
+            *last.lock().unwrap() = text;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    match tokio::time::timeout(LIMIT, follow).await {
+        Ok(text) => text,
+        Err(_) => panic!("{}", last.lock().unwrap()),
+    }
+}
+
 /// The value of the one series of `name` that has all these labels.
 pub(crate) fn value(text: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
     let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}=\"{value}\"")).collect();
