@@ -13,6 +13,8 @@ use recoup::proto::v1::refund::State;
 use recoup::proto::v1::refund_service_client::RefundServiceClient;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tonic::Request;
+use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 
 use crate::providers::Providers;
@@ -32,6 +34,8 @@ pub(crate) enum Way {
 #[derive(Clone)]
 pub(crate) struct Gate {
     channels: Arc<Vec<Channel>>,
+    /// The header with the caller's token, if the port asks for one.
+    authorization: Option<MetadataValue<Ascii>>,
 }
 
 /// Numbers of orders without a refund.
@@ -102,11 +106,21 @@ impl Targets {
 
 impl Gate {
     pub(crate) async fn open(address: SocketAddr) -> Gate {
+        let connect =
+            async || Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
+        Gate::open_with(connect, None).await
+    }
+
+    /// Connections that `connect` opens, for a caller with this `authorization`.
+    pub(crate) async fn open_with(
+        connect: impl AsyncFn() -> Channel,
+        authorization: Option<MetadataValue<Ascii>>,
+    ) -> Gate {
         let mut channels = Vec::new();
         for _ in 0..CONNECTIONS {
-            channels.push(Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap());
+            channels.push(connect().await);
         }
-        Gate { channels: Arc::new(channels) }
+        Gate { channels: Arc::new(channels), authorization }
     }
 
     /// One of the connections.
@@ -130,6 +144,10 @@ impl Gate {
 
     /// Creates one refund, which must succeed.
     pub(crate) async fn create_one(&self, caller: usize, request: proto::CreateRefundRequest) {
+        let mut request = Request::new(request);
+        if let Some(authorization) = &self.authorization {
+            request.metadata_mut().insert("authorization", authorization.clone());
+        }
         let answer = self.refunds(caller).create_refund(request).await.unwrap().into_inner();
         let refund = answer.refund.unwrap();
         assert_eq!(refund.state(), State::Succeeded, "{refund:?}");

@@ -34,6 +34,7 @@ mod processes;
 mod providers;
 mod reading;
 mod report;
+mod secured;
 mod strace;
 mod streaming;
 mod yardsticks;
@@ -140,6 +141,7 @@ async fn run(extent: Extent) -> ExitCode {
     report.extend(rows);
     report.extend(creating::few_callers(&mut stage, &large).await);
     report.extend(creating::saturated(&mut stage, &large).await);
+    report.extend(secured::beside_plaintext(&mut stage).await);
     report.extend(growing::pages(&mut stage, &large).await);
     report.extend(reading::memory(&[&stage.small, &large.gateway]));
     report.extend(yardsticks::on_this_machine(&mut stage).await);

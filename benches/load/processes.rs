@@ -12,6 +12,7 @@ use recoup::proto::v1::ListAccountsRequest;
 use recoup::proto::v1::account_service_client::AccountServiceClient;
 use serde_json::Value;
 use tokio::time::Instant;
+use tonic::Code;
 
 use crate::demo_accounts::SECRETS;
 use crate::providers::{self, Providers};
@@ -138,7 +139,7 @@ impl Gateway {
         settings: &str,
         trace: Option<&Trace>,
     ) -> (Gateway, Duration) {
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let address = free_address();
         let ledger = folder.join(format!("{name}.db"));
         let config = folder.join(format!("{name}.toml"));
         fs::write(&config, format!("{settings}{}", providers.configuration(address, &ledger))).unwrap();
@@ -160,7 +161,8 @@ impl Gateway {
         let Ok(mut accounts) = AccountServiceClient::connect(format!("http://{}", self.address)).await else {
             return false;
         };
-        accounts.list_accounts(ListAccountsRequest::default()).await.is_ok()
+        // Callers that the port asks for a credential have an answer, too.
+        accounts.list_accounts(ListAccountsRequest::default()).await.err().is_none_or(|status| status.code() == Code::Unauthenticated)
     }
 
     pub(crate) fn usage(&self) -> Usage {
@@ -198,6 +200,11 @@ impl Usage {
         };
         Usage { cpu: TICK * ticks, resident_mib: mib("VmRSS:"), peak_mib: mib("VmHWM:") }
     }
+}
+
+/// An address that a server may take.
+pub(crate) fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 /// Runs `recoup verify`, which must find nothing wrong.

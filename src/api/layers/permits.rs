@@ -137,8 +137,9 @@ const MAX_HEALTH_CHECKS: usize = 256;
 /// Of responses of lists over all connections.
 const MAX_UNSENT_BYTES: usize = 64 * 1024 * 1024;
 const UNIT_BYTES: usize = 1024;
-/// What a list reserves before its size is known: the largest page with its last entry.
-const LIST_UNITS: u32 = 1088;
+/// What a list reserves before its size is known: the largest page with its last entry, as rows, as
+/// messages and as bytes.
+const LIST_UNITS: u32 = 3 * 1088;
 /// A response is cut to make room only after this.
 const MIN_UNREAD_TIME: Duration = Duration::from_secs(1);
 /// How long a call waits for a permit: a burst of callers is served, and none has to come again.
