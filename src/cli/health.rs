@@ -30,8 +30,8 @@ pub(crate) struct HealthArguments {
     #[command(flatten)]
     client: ClientArguments,
     /// The gateway's configuration; only its listeners are read. Asks the unix socket, else
-    /// `listen`, else a port with TLS. Default: the file that RECOUP_CONFIG names, or RECOUP_LISTEN,
-    /// or the default address.
+    /// `listen`, else a port with TLS. Default: the file that RECOUP_CONFIG names, or
+    /// RECOUP_LISTEN, or the default address.
     #[arg(long, short, value_name = "FILE")]
     config: Option<PathBuf>,
     /// One service, such as recoup.v1.RefundService. Default: the whole gateway.

@@ -420,7 +420,16 @@ impl Settings {
         let access = self.access_file.iter().map(|path| ("access.file".to_owned(), path.as_path()));
         let secrets = self.secret_files.iter().map(|(name, file)| (format!("accounts.{name}"), file.path()));
         let listeners = self.listeners.iter().flat_map(listeners::files_of);
-        for (key, path) in std::iter::once(ledger).chain(access).chain(secrets).chain(listeners) {
+        let checkpoint = self.checkpoint.iter().flat_map(|checkpoint| {
+            let files = [("file", &checkpoint.file), ("key_file", &checkpoint.key_file)];
+            files.map(|(name, path)| (format!("checkpoint.{name}"), path.as_path()))
+        });
+        let metrics = self.metrics_tls.iter().flat_map(|tls| {
+            let files = [("certificate_file", &tls.certificate_file), ("key_file", &tls.key_file)];
+            files.map(|(name, path)| (format!("metrics.{name}"), path.as_path()))
+        });
+        let files = std::iter::once(ledger).chain(access).chain(secrets).chain(listeners).chain(checkpoint);
+        for (key, path) in files.chain(metrics) {
             match permissions::foreign_writer_of(path) {
                 // Who may do what is never left to others.
                 Some(problem) if is_reachable || key == "access.file" => read.error(&key, problem),

@@ -164,7 +164,7 @@ const WAITING: MetricSpec = MetricSpec {
 const PAUSED: MetricSpec = MetricSpec {
     name: "recoup.account.paused",
     kind: MetricKind::Gauge,
-    unit: "1",
+    unit: "{account}",
     attributes: &["account"],
     help: "1 while the account is paused and sends nothing, else 0.",
 };

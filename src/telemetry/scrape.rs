@@ -1,8 +1,8 @@
 //! The HTTP endpoint that Prometheus reads: only `GET /metrics`, with or without TLS.
 //!
 //! It has a port of its own, so that load on one port does not affect the other. Its connections
-//! are bounded in number and time, and where there are too many the oldest is closed: connections that
-//! are held do not keep Prometheus out. One rendering a second serves all.
+//! are bounded in number and time, and where there are too many the oldest is closed: connections
+//! that are held do not keep Prometheus out. One rendering a second serves all.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;

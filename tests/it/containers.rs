@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
+use recoup::api::{EndpointSettings, ListenerSettings};
 use recoup::config::Settings;
 use recoup::telemetry::metrics::{METRICS, MetricKind};
 
@@ -163,7 +164,14 @@ async fn the_configuration_for_compose_fits_the_other_services() {
     }
     let scraped = settings.metrics_listen.unwrap();
     assert!(read_code("docker/prometheus.yaml").contains(&format!("[\"{scraped}\"]")), "{scraped}");
-    assert!(read("docker/compose.yaml").contains(&format!("127.0.0.1:{}", settings.listen.unwrap().port())));
+    let compose = read("docker/compose.yaml");
+    let is_named = |listener: &ListenerSettings| match &listener.endpoint {
+        EndpointSettings::Plaintext(address) | EndpointSettings::Tls(address, _) => {
+            compose.contains(&format!(":{}", address.port()))
+        }
+        EndpointSettings::Unix { .. } => true,
+    };
+    assert!(settings.all_listeners().iter().all(is_named));
     drop(simulators);
 }
 

@@ -246,7 +246,8 @@ async fn an_expired_revocation_list_goes_on_counting() {
     assert!((of("recoup_tls_certificate_remaining_seconds") / 86_400.0 - 30.0).abs() < 0.1);
     assert!((of("recoup_tls_crl_remaining_seconds") / 86_400.0 + 5.0).abs() < 0.1);
     assert_eq!(of("recoup_tls_certificate_outdated"), 0.0);
-    assert_eq!(of("recoup_tls_handshakes_failed_total"), 1.0);
+    // A client that was refused tries again.
+    assert!(of("recoup_tls_handshakes_failed_total") >= 1.0);
     app.stop().await;
 }
 
