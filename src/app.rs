@@ -298,7 +298,8 @@ impl GaugeSource for Gauges {
         let names: BTreeSet<AccountName> = counted.iter().map(|(name, ..)| name).chain(configured).cloned().collect();
         let counts: BTreeMap<(AccountName, State), u64> =
             counted.into_iter().map(|(name, state, count)| ((name, state), count)).collect();
-        let (mut refunds, mut oldest_doubts, mut oldest_pending) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut refunds, mut oldest_doubts) = (Vec::new(), Vec::new());
+        let (mut oldest_pending, mut oldest_unapproved) = (Vec::new(), Vec::new());
         // Times in the ledger come from the engine's clock, which may be ahead of the machine's.
         let now = self.engine.now();
         let machine_time = SystemClock.now();
@@ -318,6 +319,9 @@ impl GaugeSource for Gauges {
             if let Ok(since) = self.ledger_admin.oldest_pending(&name).await {
                 oldest_pending.push((name.clone(), age(since)));
             }
+            if let Ok(since) = self.ledger_admin.oldest_unapproved(&name).await {
+                oldest_unapproved.push((name.clone(), age(since)));
+            }
             if let Some(waiting) = &waiting {
                 let count = waiting.get(&name).copied().unwrap_or_default();
                 waiting_for_account.push((name, count));
@@ -327,6 +331,7 @@ impl GaugeSource for Gauges {
             refunds,
             oldest_doubts,
             oldest_pending,
+            oldest_unapproved,
             waiting_for_account,
             paused,
             clock_ahead: self.engine.clock_ahead(),

@@ -44,7 +44,7 @@ enum Command {
     /// Check whether a running gateway accepts refunds; exit status 0 if it does, 1 if it does not.
     Health(HealthArguments),
     /// Operate on the refunds of a running gateway: list, show, reconcile, resolve, reassign,
-    /// cancel.
+    /// cancel, approve, reject.
     Refunds(RefundsArguments),
     /// Operate on the accounts of a running gateway: pause, resume.
     Accounts(AccountsArguments),

@@ -9,6 +9,7 @@ use prost::Message as _;
 use tonic::Status;
 
 use crate::api::status;
+use crate::domain::approval::{Approval, ApprovalDecision, Verdict};
 use crate::domain::authority::Authority;
 use crate::domain::characters::is_control_or_format;
 use crate::domain::clock::Timestamp;
@@ -23,7 +24,9 @@ use crate::domain::state::State;
 use crate::domain::target::{
     DebitsuccessFields, DebitsuccessTarget, FieldViolation, NamecomTarget, SectigoTarget, Target,
 };
-use crate::engine::{AccountHealth, AccountStatus, ReassignCommand, ResolveCommand, SharedEvent, WaitingFor};
+use crate::engine::{
+    AccountHealth, AccountStatus, ApprovalCommand, ReassignCommand, ResolveCommand, SharedEvent, WaitingFor,
+};
 use crate::ledger::ListQuery;
 use crate::proto::v1 as proto;
 use crate::proto::v1::create_refund_request::Target as RequestTarget;
@@ -174,6 +177,35 @@ pub(super) fn reassign_command(
     Ok(ReassignCommand { id, etag: request.etag, account, evidence, by })
 }
 
+pub(super) fn approve_command(request: proto::ApproveRefundRequest, by: Authority) -> Result<ApprovalCommand, Status> {
+    let proto::ApproveRefundRequest { name, etag, comment } = request;
+    approval_command(&name, etag, Verdict::Approved, &comment, by)
+}
+
+pub(super) fn reject_command(request: proto::RejectRefundRequest, by: Authority) -> Result<ApprovalCommand, Status> {
+    let proto::RejectRefundRequest { name, etag, comment } = request;
+    approval_command(&name, etag, Verdict::Rejected, &comment, by)
+}
+
+fn approval_command(
+    name: &str,
+    etag: String,
+    verdict: Verdict,
+    comment: &str,
+    by: Authority,
+) -> Result<ApprovalCommand, Status> {
+    let mut violations = Violations::default();
+    let id = violations.ok_or_record("name", RefundId::parse_resource(name));
+    require_etag(&etag, &mut violations);
+    let is_required = verdict == Verdict::Rejected;
+    let comment = match comment.trim() {
+        "" if !is_required => String::new(),
+        comment => sentence("comment", comment, &mut violations),
+    };
+    let id = violations.into_result(id)?;
+    Ok(ApprovalCommand { id, etag, verdict, comment, by })
+}
+
 fn require_etag(etag: &str, violations: &mut Violations) {
     if etag.is_empty() {
         violations.add("etag", "is required: the etag of the state on which the decision is based");
@@ -289,6 +321,30 @@ pub(super) fn refund(refund: &Refund, view: EngineView) -> proto::Refund {
         waiting_for: view.waiting_for.map(waiting_for).unwrap_or_default().into(),
         provider_status_note: refund.provider_status_note.clone().unwrap_or_default(),
         expected_amount: refund.intent.expected_amount.map(money),
+        approval: refund.approval.as_ref().map(approval),
+    }
+}
+
+fn approval(approval: &Approval) -> proto::Approval {
+    proto::Approval {
+        rule: approval.rule.clone(),
+        needed: i32::try_from(approval.needed).unwrap_or(i32::MAX),
+        decisions: approval.decisions.iter().map(approval_decision).collect(),
+        expire_time: Some(timestamp(approval.expire_time)),
+    }
+}
+
+fn approval_decision(decision: &ApprovalDecision) -> proto::ApprovalDecision {
+    use proto::approval_decision::Verdict as ProtoVerdict;
+    let verdict = match decision.verdict {
+        Verdict::Approved => ProtoVerdict::Approved,
+        Verdict::Rejected => ProtoVerdict::Rejected,
+    };
+    proto::ApprovalDecision {
+        caller: decision.by.caller.clone(),
+        verdict: verdict.into(),
+        comment: decision.comment.clone(),
+        decision_time: Some(timestamp(decision.time)),
     }
 }
 
@@ -450,6 +506,7 @@ fn state(state: State) -> proto::refund::State {
         State::PartiallySucceeded => proto::refund::State::PartiallySucceeded,
         State::Failed => proto::refund::State::Failed,
         State::Cancelled => proto::refund::State::Cancelled,
+        State::AwaitingApproval => proto::refund::State::AwaitingApproval,
     }
 }
 
@@ -460,7 +517,9 @@ fn state_from_proto(given: proto::refund::State) -> Option<State> {
 fn money_verdict(refund: &Refund) -> proto::refund::MoneyVerdict {
     match refund.state {
         State::Failed if refund.corrected_time.is_some() => proto::refund::MoneyVerdict::Moved,
-        State::Pending | State::Failed | State::Cancelled => proto::refund::MoneyVerdict::NotMoved,
+        State::AwaitingApproval | State::Pending | State::Failed | State::Cancelled => {
+            proto::refund::MoneyVerdict::NotMoved
+        }
         State::Dispatching | State::Submitted | State::InDoubt | State::NeedsReview => {
             proto::refund::MoneyVerdict::MayHaveMoved
         }
@@ -475,6 +534,7 @@ fn waiting_for(waiting_for: WaitingFor) -> proto::refund::WaitingFor {
         WaitingFor::Provider => proto::refund::WaitingFor::Provider,
         WaitingFor::Credentials => proto::refund::WaitingFor::Credentials,
         WaitingFor::Account => proto::refund::WaitingFor::Account,
+        WaitingFor::Approval => proto::refund::WaitingFor::Approval,
         WaitingFor::Resume => proto::refund::WaitingFor::Resume,
     }
 }
@@ -496,6 +556,8 @@ fn event_kind(kind: EventKind) -> proto::refund_event::Kind {
         EventKind::Expired => Kind::Expired,
         EventKind::Resolved => Kind::Resolved,
         EventKind::Reassigned => Kind::Reassigned,
+        EventKind::Approved => Kind::Approved,
+        EventKind::Rejected => Kind::Rejected,
         EventKind::Corrected => Kind::Corrected,
     }
 }

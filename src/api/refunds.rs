@@ -17,7 +17,7 @@ use crate::api::{convert, page_token, status};
 use crate::domain::authority::Authority;
 use crate::domain::ids::RefundId;
 use crate::domain::refund::Refund;
-use crate::engine::{CreateCommand, Engine};
+use crate::engine::{ApprovalCommand, CreateCommand, Engine};
 use crate::ledger::{LedgerError, ListQuery};
 use crate::proto::v1 as proto;
 use crate::proto::v1::refund_service_server::RefundService;
@@ -200,6 +200,30 @@ impl RefundService for RefundsApi {
         Ok(Response::new(proto::ReassignRefundResponse { refund: Some(self.to_proto(&refund)) }))
     }
 
+    async fn approve_refund(
+        &self,
+        request: Request<proto::ApproveRefundRequest>,
+    ) -> Result<Response<proto::ApproveRefundResponse>, Status> {
+        let deadline = Deadline::from_metadata(request.metadata());
+        let trace_parent = traceparent_in(request.metadata());
+        let by = Grant::of(&request)?.by;
+        let command = convert::approve_command(request.into_inner(), by)?;
+        let refund = self.decide_approval(command, &deadline, trace_parent.as_deref()).await?;
+        Ok(Response::new(proto::ApproveRefundResponse { refund: Some(refund) }))
+    }
+
+    async fn reject_refund(
+        &self,
+        request: Request<proto::RejectRefundRequest>,
+    ) -> Result<Response<proto::RejectRefundResponse>, Status> {
+        let deadline = Deadline::from_metadata(request.metadata());
+        let trace_parent = traceparent_in(request.metadata());
+        let by = Grant::of(&request)?.by;
+        let command = convert::reject_command(request.into_inner(), by)?;
+        let refund = self.decide_approval(command, &deadline, trace_parent.as_deref()).await?;
+        Ok(Response::new(proto::RejectRefundResponse { refund: Some(refund) }))
+    }
+
     async fn list_refund_events(
         &self,
         request: Request<proto::ListRefundEventsRequest>,
@@ -258,6 +282,20 @@ impl RefundService for RefundsApi {
 }
 
 impl RefundsApi {
+    async fn decide_approval(
+        &self,
+        command: ApprovalCommand,
+        deadline: &Deadline,
+        trace_parent: Option<&str>,
+    ) -> Result<proto::Refund, Status> {
+        note_trace_id(trace_parent, &command.id);
+        match tokio::time::timeout_at(deadline.instant(), self.engine.decide_approval(command)).await {
+            Ok(decided) => Ok(self.to_proto(&decided.map_err(status::from_engine)?)),
+            // The decision is still recorded without the caller.
+            Err(_) => Err(status::outcome_unknown(Code::DeadlineExceeded, "the deadline passed")),
+        }
+    }
+
     /// Without a read for a caller that sees every refund.
     async fn check_visible(&self, by: &Authority, id: &RefundId) -> Result<(), Status> {
         match by.sees_all() {

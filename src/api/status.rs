@@ -212,6 +212,11 @@ pub(super) fn from_engine(error: EngineError) -> Status {
         EngineError::NotReassignable(state) => {
             precondition(ErrorReason::NotReassignable, &message, [("state", state.to_string())])
         }
+        EngineError::NotAwaitingApproval(state) => {
+            precondition(ErrorReason::NotAwaitingApproval, &message, [("state", state.to_string())])
+        }
+        EngineError::OwnRefund => status(Code::PermissionDenied, ErrorReason::OwnRefund, &message, [], |_| {}),
+        EngineError::CreatorRevoked(_) => precondition(ErrorReason::CreatorRevoked, &message, []),
         EngineError::RefundIdTaken(id) => {
             status(Code::AlreadyExists, ErrorReason::RefundIdReused, &message, [], |details| {
                 set_refund(details, &id, "it exists, at an account that the caller may not use");
@@ -311,6 +316,16 @@ fn from_ledger(error: LedgerError) -> Status {
         LedgerError::SimilarRefund { conflicting, firm_until } => {
             let message = format!("{message}; {}", similar_advice(firm_until.is_some()));
             precondition(ErrorReason::SimilarRefund, &message, [("conflicting_refund", conflicting.resource())])
+        }
+        LedgerError::LimitExceeded { limit } => {
+            precondition(ErrorReason::LimitExceeded, &message, [("limit", limit.as_str().to_owned())])
+        }
+        LedgerError::QuotaExceeded { limit, subject, retry_after } => {
+            let metadata = [("limit", limit.as_str().to_owned())];
+            status(Code::ResourceExhausted, ErrorReason::QuotaExceeded, &message, metadata, |details| {
+                details.set_retry_info(Some(retry_after));
+                details.add_quota_failure_violation(subject, message.as_str());
+            })
         }
         LedgerError::NotFound(id) => not_found(ErrorReason::RefundNotFound, "refund", &id.resource(), &message),
         // The engine retries both with the present state. A caller sees one only after many lost

@@ -6,6 +6,7 @@ use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use prost_types::Timestamp;
 use recoup::proto::v1 as proto;
+use recoup::proto::v1::approval_decision::Verdict;
 use recoup::proto::v1::refund::{MoneyVerdict, State, Target, WaitingFor};
 use serde::{Serialize, Serializer};
 
@@ -95,6 +96,18 @@ pub(super) fn refund(refund: &proto::Refund) -> String {
         line("resend", if doubt.resend_safe { "safe at this provider now" } else { "not safe" }.to_owned());
     }
     line("waiting for", waiting_for(refund));
+    if let Some(approval) = &refund.approval {
+        let count = approval.decisions.iter().filter(|one| one.verdict() == Verdict::Approved).count();
+        let until = time(approval.expire_time.as_ref());
+        let (rule, needed) = (&approval.rule, approval.needed);
+        line("approval", format!("{count} of {needed}, asked for by the rule {rule}, until {until}"));
+        for decision in &approval.decisions {
+            let verdict = decision.verdict().as_str_name().trim_start_matches("VERDICT_");
+            let (by, at) = (&decision.caller, time(decision.decision_time.as_ref()));
+            let comment = if decision.comment.is_empty() { String::new() } else { format!(": {}", decision.comment) };
+            line("decision", format!("{verdict} by {by}, {at}{comment}"));
+        }
+    }
     line("next check", next_check(refund));
     if let Some(error) = &refund.provider_error {
         let category = error.category().as_str_name().trim_start_matches("CATEGORY_");
@@ -211,12 +224,13 @@ fn waiting_for(refund: &proto::Refund) -> String {
         WaitingFor::Account => {
             "its account, which is not configured or has another provider, endpoint, login or currency"
         }
+        WaitingFor::Approval => "a second person who approves or rejects it",
     }
     .to_owned()
 }
 
 fn reason(refund: &proto::Refund) -> String {
-    if refund.waiting_for() == WaitingFor::Account {
+    if matches!(refund.waiting_for(), WaitingFor::Account | WaitingFor::Approval) {
         return format!("waiting for {}", waiting_for(refund));
     }
     match (&refund.doubt, &refund.provider_error) {

@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::domain::approval::{Approval, Approver};
+use crate::domain::clock::Timestamp;
 use crate::domain::ids::AccountName;
-use crate::domain::money::Currency;
+use crate::domain::money::{Currency, Money};
 use crate::domain::refund::Refund;
 
 /// Who caused an event, as the history records it.
@@ -89,7 +91,8 @@ pub struct AccountLimits {
 pub struct ApprovalRule {
     pub name: String,
     pub accounts: AccountSet,
-    /// The rule fits a refund of this amount or more. Empty: it fits by amount none.
+    /// The rule fits a refund of this amount or more, one in a currency that is missing here, and one
+    /// whose amount is not known. Empty: it fits by amount none.
     pub at_least: Amounts,
     /// The rule fits a refund that is recorded although a similar one exists.
     pub similar: bool,
@@ -97,6 +100,18 @@ pub struct ApprovalRule {
     pub needed: u32,
     /// How long the refund waits for them.
     pub expire_after: Duration,
+}
+
+/// What approval rules judge.
+#[derive(Debug, Clone, Copy)]
+pub struct JudgedRefund<'a> {
+    pub account: &'a AccountName,
+    /// The account's currency.
+    pub currency: Currency,
+    /// What the refund counts. None: nothing says how much it is.
+    pub amount: Option<Money>,
+    /// It is recorded although a similar one exists.
+    pub has_similar: bool,
 }
 
 /// The name of the gateway's own actor.
@@ -141,6 +156,23 @@ impl Authority {
         self.caller().map_or(self.actor.name.as_str(), |caller| caller.owner.as_str())
     }
 
+    /// The caller as one who approves or rejects.
+    pub fn approver(&self) -> Approver {
+        Approver { caller: self.actor.name.clone(), owner: self.owner().to_owned() }
+    }
+
+    /// The approval that a refund asked for by this caller needs, if a rule fits it.
+    pub fn approval_for(&self, refund: &JudgedRefund<'_>, now: Timestamp) -> Option<Approval> {
+        let rule = self.rules.approval_rule(refund)?;
+        Some(Approval {
+            rule: rule.name.clone(),
+            needed: rule.needed,
+            expire_time: now.saturating_add(rule.expire_after),
+            creator_owner: self.owner().to_owned(),
+            decisions: Vec::new(),
+        })
+    }
+
     /// Whether the caller may know of refunds of this account.
     pub fn sees(&self, account: &AccountName) -> bool {
         match self.caller() {
@@ -164,11 +196,89 @@ impl Authority {
     }
 }
 
+impl Rules {
+    /// The rule that asks for a second person. Of several, the one that needs the most owners; of
+    /// these, the first.
+    pub fn approval_rule(&self, refund: &JudgedRefund<'_>) -> Option<&ApprovalRule> {
+        let fitting = self.approvals.iter().filter(|rule| rule.fits(refund));
+        fitting.reduce(|strictest, rule| if rule.needed > strictest.needed { rule } else { strictest })
+    }
+
+    /// The owner of a caller. One that the file does not name any more is its own.
+    pub fn owner_of<'a>(&'a self, caller: &'a str) -> &'a str {
+        self.callers.get(caller).map_or(caller, |caller| caller.owner.as_str())
+    }
+
+    /// Whether the caller may create refunds.
+    pub fn may_create(&self, caller: &str) -> bool {
+        self.callers.get(caller).is_some_and(|caller| caller.may_create)
+    }
+}
+
+impl ApprovalRule {
+    fn fits(&self, refund: &JudgedRefund<'_>) -> bool {
+        let is_large = || {
+            let allowed = self.at_least.get(&refund.currency).zip(refund.amount);
+            !self.at_least.is_empty() && allowed.is_none_or(|(at_least, amount)| amount.minor_units >= *at_least)
+        };
+        self.accounts.contains(refund.account) && (is_large() || (self.similar && refund.has_similar))
+    }
+}
+
 impl AccountSet {
     pub fn contains(&self, account: &AccountName) -> bool {
         match self {
             AccountSet::All => true,
             AccountSet::Named(names) => names.contains(account),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    fn rule(name: &str, at_least: Option<i64>, similar: bool, needed: u32) -> ApprovalRule {
+        ApprovalRule {
+            name: name.to_owned(),
+            accounts: AccountSet::Named(BTreeSet::from([AccountName::parse("main").unwrap()])),
+            at_least: at_least.into_iter().map(|amount| (Currency::USD, amount)).collect(),
+            similar,
+            needed,
+            expire_after: Duration::from_secs(60),
+        }
+    }
+
+    fn rules() -> Rules {
+        let approvals = vec![
+            rule("large", Some(20_000), false, 1),
+            rule("twice", None, true, 1),
+            rule("huge", Some(100_000), false, 2),
+            rule("huge-too", Some(100_000), false, 2),
+        ];
+        Rules { approvals, ..Rules::default() }
+    }
+
+    #[rstest]
+    #[case::below("main", "USD", Some(19_999), false, None)]
+    #[case::exactly("main", "USD", Some(20_000), false, Some("large"))]
+    #[case::the_strictest_of_several("main", "USD", Some(100_000), true, Some("huge"))]
+    #[case::similar("main", "USD", Some(1), true, Some("twice"))]
+    #[case::another_account("other", "USD", Some(100_000), true, None)]
+    #[case::nothing_says_how_much("main", "USD", None, false, Some("huge"))]
+    #[case::a_currency_without_an_entry("main", "AUD", Some(1), false, Some("huge"))]
+    fn the_rule_that_fits(
+        #[case] account: &str,
+        #[case] currency: &str,
+        #[case] minor_units: Option<i64>,
+        #[case] has_similar: bool,
+        #[case] expected: Option<&str>,
+    ) {
+        let (account, currency) = (AccountName::parse(account).unwrap(), Currency::parse(currency).unwrap());
+        let amount = minor_units.map(|minor_units| Money { currency, minor_units });
+        let refund = JudgedRefund { account: &account, currency, amount, has_similar };
+        assert_eq!(rules().approval_rule(&refund).map(|rule| rule.name.as_str()), expected);
     }
 }

@@ -4,6 +4,7 @@
 //! [`crate::domain::refund::Refund::apply`] what else changes. The ledger stores each event as one
 //! record with its kind, so programs need not parse the sentence for people.
 
+use crate::domain::approval::Approver;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::AccountName;
 use crate::domain::money::Money;
@@ -56,8 +57,19 @@ pub enum Event {
     },
     /// The caller cancelled the refund before the provider had processed anything.
     Cancelled,
-    /// The refund stayed PENDING longer than its account allows. Nothing of it was processed.
+    /// The refund stayed PENDING longer than its account allows, or was not approved in time.
+    /// Nothing of it was processed.
     Expired,
+    /// A second person approved the refund.
+    Approved {
+        by: Approver,
+        /// Empty: none.
+        comment: String,
+        /// No further approval is needed: the refund is PENDING.
+        is_last: bool,
+    },
+    /// A second person rejected the refund.
+    Rejected { by: Approver, comment: String },
     /// An operator resolved the refund.
     Resolved(Decided),
     /// The refund moved to another account or place.
@@ -199,11 +211,15 @@ pub enum EventKind {
     Reassigned,
     /// [`Event::Corrected`]
     Corrected,
+    /// [`Event::Approved`]
+    Approved,
+    /// [`Event::Rejected`]
+    Rejected,
 }
 
 impl EventKind {
     /// All kinds, in the order of their numbers in the public contract.
-    pub const ALL: [EventKind; 15] = [
+    pub const ALL: [EventKind; 17] = [
         EventKind::Created,
         EventKind::Dispatched,
         EventKind::Refunded,
@@ -218,6 +234,8 @@ impl EventKind {
         EventKind::Expired,
         EventKind::Resolved,
         EventKind::Reassigned,
+        EventKind::Approved,
+        EventKind::Rejected,
         EventKind::Corrected,
     ];
 
@@ -239,6 +257,8 @@ impl EventKind {
             EventKind::Resolved => "resolved",
             EventKind::Reassigned => "reassigned",
             EventKind::Corrected => "corrected",
+            EventKind::Approved => "approved",
+            EventKind::Rejected => "rejected",
         }
     }
 
@@ -288,6 +308,8 @@ impl Event {
             Event::Resolved(_) => EventKind::Resolved,
             Event::Reassigned { .. } => EventKind::Reassigned,
             Event::Corrected { .. } => EventKind::Corrected,
+            Event::Approved { .. } => EventKind::Approved,
+            Event::Rejected { .. } => EventKind::Rejected,
         }
     }
 }

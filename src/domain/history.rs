@@ -109,10 +109,18 @@ impl Event {
             }
             Event::Escalated { evidence, .. } => format!("A person must resolve this refund: {evidence}."),
             Event::Cancelled => "Cancelled before the provider had processed anything.".to_owned(),
+            Event::Expired if after.approval.as_ref().is_some_and(|approval| !approval.is_complete()) => {
+                "It was not approved in time. It was never processed and is not sent any more.".to_owned()
+            }
             Event::Expired => {
                 "It stayed PENDING longer than its account allows. It was never processed and is not sent any more."
                     .to_owned()
             }
+            Event::Approved { by, comment, .. } => {
+                let (count, needed) = after.approval.as_ref().map_or((0, 0), |one| (one.approval_count(), one.needed));
+                format!("{} approved it, {count} of {needed}{}.", by.caller, remark(comment))
+            }
+            Event::Rejected { by, comment } => format!("{} rejected it{}.", by.caller, remark(comment)),
             Event::Resolved(Decided { resolution, evidence, .. }) => match resolution {
                 Resolution::Refunded { items, .. } if items.iter().any(|item| !item.refunded) => {
                     let given: Vec<&str> =
@@ -141,6 +149,11 @@ impl Event {
             }
         }
     }
+}
+
+fn remark(comment: &str) -> String {
+    let comment = comment.trim_end_matches('.');
+    if comment.is_empty() { String::new() } else { format!(": {comment}") }
 }
 
 fn status_note(note: Option<&str>) -> String {

@@ -3,12 +3,14 @@
 //! Invalid values cannot be built: constructors check, so no other code has to.
 //!
 //! ```text
+//! approval   the approval of a refund by a second person
 //! authority  who acts, and the rules of the access file about money
 //! characters invisible characters that references must not contain
 //! ids        refund id, account name, resource name, provider
 //! money      an amount in minor units, parsed from decimal text
 //! target     what is refunded; target_fields: the same as named fields, for storage
 //! outcome    what a provider's answer means
+//! limits     what a refund counts, and whether the limits leave room for it
 //! contract   what makes a second send safe at a provider
 //! place      where a refund belongs: host, login, currency
 //! event      what can happen to a refund
@@ -20,6 +22,7 @@
 //! clock      time as an argument
 //! ```
 
+pub mod approval;
 pub mod authority;
 pub mod characters;
 pub mod clock;
@@ -27,6 +30,7 @@ pub mod contract;
 pub mod event;
 pub mod history;
 pub mod ids;
+pub mod limits;
 pub mod money;
 pub mod outcome;
 pub mod place;

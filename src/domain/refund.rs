@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::domain::approval::{Approval, ApprovalDecision, Approver, Verdict};
 use crate::domain::clock::Timestamp;
 use crate::domain::event::{Decided, Event, RecordSeen, Resolution};
 use crate::domain::ids::{AccountName, ProviderKind, RefundId};
@@ -103,6 +104,11 @@ pub struct Refund {
     pub caution_until: Option<Timestamp>,
     /// [`State::Failed`]: when the provider reported a refund after all.
     pub corrected_time: Option<Timestamp>,
+    /// What it counts against limits in money, where the target names no amount. None there:
+    /// nothing said how much it is. Never changes.
+    pub assumed_amount: Option<Money>,
+    /// The approval that it needs or needed. None: no rule asked for one.
+    pub approval: Option<Approval>,
 }
 
 /// A reserved key of a target.
@@ -172,11 +178,35 @@ impl Refund {
             reserved_until: None,
             caution_until: None,
             corrected_time: None,
+            assumed_amount: None,
+            approval: None,
         }
+    }
+
+    /// The refund as it is recorded if it needs an approval.
+    #[must_use]
+    pub fn awaiting(self, approval: Option<Approval>) -> Self {
+        let state = if approval.is_some() { State::AwaitingApproval } else { self.state };
+        Self { state, approval, ..self }
     }
 
     pub fn id(&self) -> &RefundId {
         &self.intent.id
+    }
+
+    /// What it counts against limits in money. None: nothing said how much it is.
+    pub fn counted_amount(&self) -> Option<Money> {
+        self.intent.target.requested_amount().or(self.assumed_amount)
+    }
+
+    /// Whether it counts against limits. What never left the gateway is given back; a refusal, and
+    /// doubt, stay counted.
+    pub fn is_counted(&self) -> bool {
+        match self.state {
+            State::Cancelled => false,
+            State::Failed => self.dispatch_time.is_some(),
+            _ => true,
+        }
     }
 
     pub fn provider(&self) -> ProviderKind {
@@ -224,9 +254,10 @@ impl Refund {
         self.last_dispatch_time.max(self.placed_time.filter(|_| self.attempted_elsewhere))
     }
 
-    /// Since when it has been waiting to be sent.
+    /// Since when it has been waiting to be sent: not as long as it waited for an approval.
     pub fn pending_since(&self) -> Timestamp {
-        self.placed_time.unwrap_or(self.create_time)
+        let approved = self.approval.as_ref().and_then(Approval::complete_time);
+        self.placed_time.max(approved).unwrap_or(self.create_time)
     }
 
     /// Whether it failed and lookups still check whether the provider corrects that.
@@ -341,7 +372,7 @@ impl Refund {
             Event::Resolved(decided) => next.adopt_resolution(decided),
             Event::Reassigned { account, place, .. } => {
                 let moved = !place.is_same_host_and_login(&self.place);
-                next.attempted_elsewhere |= moved && self.state != State::Pending;
+                next.attempted_elsewhere |= moved && !self.state.is_unsent();
                 next.account = account.clone();
                 next.place = place.clone();
                 next.placed_time = Some(next.update_time);
@@ -351,6 +382,14 @@ impl Refund {
                 next.corrected_time = Some(next.update_time);
                 next.caution_until = Some(*caution_until);
             }
+            Event::Approved { by, comment, is_last } => {
+                let is_allowed = |one: &Approval| !one.involves(&by.owner) && one.lacks_one() == *is_last;
+                if !next.approval.as_ref().is_some_and(is_allowed) {
+                    return Err(refused());
+                }
+                next.adopt_decision(by, Verdict::Approved, comment);
+            }
+            Event::Rejected { by, comment } => next.adopt_decision(by, Verdict::Rejected, comment),
             Event::Cancelled | Event::Expired => {}
         }
         if !matches!(next.state, State::InDoubt | State::NeedsReview) {
@@ -395,6 +434,13 @@ impl Refund {
         self.last_dispatch_time = Some(self.update_time);
         self.credential.clone_from(credential);
         self.provider_error = None;
+    }
+
+    fn adopt_decision(&mut self, by: &Approver, verdict: Verdict, comment: &str) {
+        let (by, comment, time) = (by.clone(), comment.to_owned(), self.update_time);
+        if let Some(approval) = self.approval.as_mut() {
+            approval.decisions.push(ApprovalDecision { by, verdict, comment, time });
+        }
     }
 
     /// Adopts what the provider reports about the refund. What it leaves out keeps its last value.

@@ -25,6 +25,8 @@ pub enum State {
     Failed,
     /// Terminal: cancelled before the provider had processed anything.
     Cancelled,
+    /// Recorded on disk. It is not sent before a second person has approved it.
+    AwaitingApproval,
 }
 
 /// A transition that the table does not contain.
@@ -43,14 +45,17 @@ pub struct IllegalTransition {
 /// [`IllegalTransition`]
 pub fn transition(from: State, event: &Event) -> Result<State, IllegalTransition> {
     use State::{
-        Cancelled, Dispatching, Failed, InDoubt, NeedsReview, PartiallySucceeded, Pending, Submitted, Succeeded,
+        AwaitingApproval, Cancelled, Dispatching, Failed, InDoubt, NeedsReview, PartiallySucceeded, Pending, Submitted,
+        Succeeded,
     };
     match (from, event) {
         // The retry contract, not this table, decides whether a second send out of doubt is safe.
         (Pending | InDoubt, Event::Dispatched { .. }) => Ok(Dispatching),
         (Dispatching, Event::NotSent { .. }) => Ok(Pending),
-        (Pending, Event::Cancelled) => Ok(Cancelled),
-        (Pending, Event::Expired) => Ok(Failed),
+        (Pending | AwaitingApproval, Event::Cancelled) | (AwaitingApproval, Event::Rejected { .. }) => Ok(Cancelled),
+        (Pending | AwaitingApproval, Event::Expired) => Ok(Failed),
+        // Nothing else leads on, and not one step leads to an attempt.
+        (AwaitingApproval, Event::Approved { is_last, .. }) => Ok(if *is_last { Pending } else { AwaitingApproval }),
 
         // Out of a review only a record under our own identifier leads here; the caller checks
         // that.
@@ -64,7 +69,7 @@ pub fn transition(from: State, event: &Event) -> Result<State, IllegalTransition
         // A failed refund is still followed for a while; a lookup does not change its state.
         (Submitted | InDoubt | NeedsReview | Failed, Event::Checked(_)) | (Failed, Event::Corrected { .. }) => Ok(from),
         (InDoubt | Submitted, Event::Escalated { .. }) => Ok(NeedsReview),
-        (Pending | Submitted | InDoubt | NeedsReview, Event::Reassigned { .. }) => Ok(from),
+        (AwaitingApproval | Pending | Submitted | InDoubt | NeedsReview, Event::Reassigned { .. }) => Ok(from),
         (NeedsReview, Event::Resolved(decided)) => Ok(resolved_state(decided)),
         // A person with proof need not wait for the gateway's lookups, but must not have the refund
         // sent again while they are running.
@@ -90,7 +95,7 @@ fn resolved_state(decided: &Decided) -> State {
 
 impl State {
     /// All states, in the order of their numbers in the public contract.
-    pub const ALL: [State; 9] = [
+    pub const ALL: [State; 10] = [
         State::Pending,
         State::Dispatching,
         State::Submitted,
@@ -100,6 +105,7 @@ impl State {
         State::PartiallySucceeded,
         State::Failed,
         State::Cancelled,
+        State::AwaitingApproval,
     ];
 
     /// Whether the state is final.
@@ -110,6 +116,12 @@ impl State {
     /// Whether the provider may have the refund, so that lookups make sense.
     pub const fn is_in_question(self) -> bool {
         matches!(self, State::Submitted | State::InDoubt | State::NeedsReview)
+    }
+
+    /// Whether the refund is still to be sent for the first time, or again: the provider has
+    /// processed nothing.
+    pub const fn is_unsent(self) -> bool {
+        matches!(self, State::Pending | State::AwaitingApproval)
     }
 
     /// Whether a refund in this state reserves its target: it is open, in doubt or done.
@@ -129,6 +141,7 @@ impl State {
             State::PartiallySucceeded => "PARTIALLY_SUCCEEDED",
             State::Failed => "FAILED",
             State::Cancelled => "CANCELLED",
+            State::AwaitingApproval => "AWAITING_APPROVAL",
         }
     }
 

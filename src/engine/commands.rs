@@ -2,6 +2,7 @@
 
 use tokio::time::Instant;
 
+use crate::domain::approval::Verdict;
 use crate::domain::authority::Authority;
 use crate::domain::event::Resolution;
 use crate::domain::ids::{AccountName, RefundId};
@@ -47,6 +48,21 @@ pub struct ResolveCommand {
     /// Decide a refund that is still IN_DOUBT or SUBMITTED, before the gateway has finished
     /// reconciling it.
     pub take_over: bool,
+    /// Who decides.
+    pub by: Authority,
+}
+
+/// A second person's decision on a refund that waits for an approval.
+#[derive(Debug, Clone)]
+pub struct ApprovalCommand {
+    /// The refund.
+    pub id: RefundId,
+    /// The etag of the state that the decision is based on.
+    pub etag: String,
+    /// What is decided.
+    pub verdict: Verdict,
+    /// Why. Empty: no comment.
+    pub comment: String,
     /// Who decides.
     pub by: Authority,
 }

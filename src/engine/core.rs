@@ -65,6 +65,8 @@ pub enum WaitingFor {
     Credentials,
     /// The account that it was recorded for: gone, or at another place now.
     Account,
+    /// A second person.
+    Approval,
     /// An operator who resumes the account.
     Resume,
 }
@@ -78,6 +80,7 @@ impl WaitingFor {
             WaitingFor::Provider => "provider",
             WaitingFor::Credentials => "credentials",
             WaitingFor::Account => "account",
+            WaitingFor::Approval => "approval",
             WaitingFor::Resume => "resume",
         }
     }
@@ -224,6 +227,9 @@ impl EngineCore {
 
     /// What keeps a refund from being processed; none if nothing does.
     pub(super) fn waiting_for(&self, refund: &Refund) -> Option<WaitingFor> {
+        if refund.state == State::AwaitingApproval {
+            return Some(WaitingFor::Approval);
+        }
         if refund.state != State::Pending && !refund.state.is_in_question() {
             return None;
         }

@@ -126,8 +126,12 @@ async fn record(
         CreateOutcome::New(refund) => refund,
     };
     let (id, name, sequence) = (refund.id(), account.name(), event_number(sequence));
+    let unsent = if let Some(approval) = &refund.approval {
+        let rule = &approval.rule;
+        info!(refund = %id, account = %name, sequence, rule, "refund recorded: it waits for an approval");
+        None
     // Without a slot, or where the ledger found the account paused, the refund is PENDING.
-    let unsent = if let Some(slot) = slot.filter(|_| refund.state == State::Dispatching) {
+    } else if let Some(slot) = slot.filter(|_| refund.state == State::Dispatching) {
         // Its outcome is the refund's one line at INFO.
         debug!(refund = %id, account = %name, sequence, "refund recorded");
         Some(Unsent { account, refund: refund.clone(), slot, generation })
@@ -189,7 +193,7 @@ fn new_refund(
         place: account.configured.place.clone(),
         related: account.related.clone(),
         allow_similar: command.allow_similar,
-        actor: command.by.actor,
+        by: command.by,
         now: core.clock.now(),
         ticket,
         trace_parent: traces::current().or(command.trace_parent),

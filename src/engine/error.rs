@@ -33,6 +33,16 @@ pub enum EngineError {
     /// The refund is not in a state that a person decides.
     #[error("a refund that is {0} cannot be resolved by a person")]
     NotInReview(State),
+    /// The refund does not wait for an approval.
+    #[error("a refund that is {0} does not wait for an approval")]
+    NotAwaitingApproval(State),
+    /// The caller's owner asked for the refund or has approved it, or callers are not told apart.
+    #[error("another owner than those who asked for the refund or have approved it must do this")]
+    OwnRefund,
+    /// The caller who asked for the refund is gone from the access file, or may not create refunds
+    /// any more.
+    #[error("the caller {0}, who asked for the refund, may not create refunds any more")]
+    CreatorRevoked(String),
     /// The account is not the one that the refund was recorded for, so nothing can be sent or
     /// looked up there.
     #[error("the refund was recorded for another account than is configured now: {} differ(s)", .differing.join(", "))]
@@ -71,7 +81,7 @@ pub enum EngineError {
     #[error("the gateway is shutting down")]
     Draining,
     /// Too many operations are running whose callers may have left. Nothing was recorded.
-    #[error("too many refunds are being cancelled, looked up, resolved or reassigned")]
+    #[error("too many refunds are being cancelled, approved, rejected, looked up, resolved or reassigned")]
     TooManyOperations,
     /// Too many event streams are open.
     #[error("too many event streams are open")]

@@ -2,6 +2,9 @@
 //! doubt.
 //!
 //! ```text
+//! AWAITING_APPROVAL -> PENDING  enough others than who asked for it approved it
+//!              -> CANCELLED     rejected by one, or cancelled
+//!              -> FAILED        not approved in time
 //! PENDING      -> DISPATCHING   an attempt is on disk, its first byte may leave
 //!              -> CANCELLED     by the caller, nothing was processed
 //!              -> FAILED        it waited too long, nothing was processed
@@ -22,9 +25,11 @@
 //!
 //! ```text
 //! mod (the handle)
-//!  ├─ create  cancel  resolve  reassign  probe     one caller operation each
+//!  ├─ create  cancel  approve  resolve  reassign  probe     one caller operation each
 //!  ├─ startup ─ workers                            what is due: dispatch, expiry, reconciling
 //!  │             └─ reconcile                      one refund in question: lookup or resend
+//!  ├─ approval_expiry                              what was not approved in time
+//!  ├─ second_person                                who may not decide about a refund
 //!  ├─ visibility                                   what a caller may know of
 //!  ├─ attempt  lookup                              the calls to the provider
 //!  ├─ event_stream                                 the history for readers
@@ -37,6 +42,8 @@
 //! No work lives in a caller's future, so a caller that leaves interrupts nothing.
 
 mod account;
+mod approval_expiry;
+mod approve;
 mod attempt;
 mod cancel;
 pub mod circuit_breaker;
@@ -58,6 +65,7 @@ mod reassign;
 mod recent_lookups;
 mod reconcile;
 mod resolve;
+mod second_person;
 mod settings;
 mod spans;
 mod startup;
@@ -86,7 +94,7 @@ use self::core::EngineCore;
 
 pub use self::account::AccountStatus;
 pub use self::circuit_breaker::AccountHealth;
-pub use self::commands::{CreateCommand, CreateResult, ReassignCommand, ResolveCommand};
+pub use self::commands::{ApprovalCommand, CreateCommand, CreateResult, ReassignCommand, ResolveCommand};
 pub use self::core::WaitingFor;
 pub use self::error::EngineError;
 pub use self::event_buffer::SharedEvent;
@@ -191,6 +199,17 @@ impl Engine {
         self.0.run_detached(cancel).await
     }
 
+    /// Records a second person's decision on a refund that waits for an approval. The same caller's
+    /// repeat returns the refund as it is, whatever the etag.
+    ///
+    /// # Errors
+    /// [`EngineError::NotAwaitingApproval`], [`EngineError::EtagMismatch`],
+    /// [`EngineError::OwnRefund`], [`EngineError::CreatorRevoked`], those of the ledger.
+    pub async fn decide_approval(&self, command: ApprovalCommand) -> Result<Refund, EngineError> {
+        self.refuse_while_draining()?;
+        self.0.run_detached(approve::decide(self.0.clone(), command)).await
+    }
+
     /// Looks a refund up at its provider now, and records what that shows. Where a lookup of it has
     /// just ended ([`EngineSettings::reconcile_interval`]), returns the refund as it is.
     ///
@@ -209,7 +228,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError::NotInReview`], [`EngineError::EtagMismatch`], [`EngineError::Invalid`],
-    /// [`EngineError::AccountChanged`], those of the ledger.
+    /// [`EngineError::AccountChanged`], [`EngineError::OwnRefund`], those of the ledger.
     pub async fn resolve(&self, command: ResolveCommand) -> Result<Refund, EngineError> {
         self.refuse_while_draining()?;
         self.0.run_detached(resolve::resolve(self.0.clone(), command)).await
@@ -220,8 +239,8 @@ impl Engine {
     /// # Errors
     /// [`EngineError::NotReassignable`], [`EngineError::EtagMismatch`],
     /// [`EngineError::AccountNotFound`], [`EngineError::AccountMismatch`],
-    /// [`EngineError::Invalid`], and those of the ledger: another refund may hold the target there,
-    /// or be similar.
+    /// [`EngineError::Invalid`], [`EngineError::OwnRefund`], and those of the ledger: another refund
+    /// may hold the target there, or be similar.
     pub async fn reassign(&self, command: ReassignCommand) -> Result<Refund, EngineError> {
         self.refuse_while_draining()?;
         self.0.run_detached(reassign::reassign(self.0.clone(), command)).await

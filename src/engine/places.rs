@@ -21,7 +21,6 @@ use crate::domain::authority::Actor;
 use crate::domain::clock::Timestamp;
 use crate::domain::ids::AccountName;
 use crate::domain::refund::Refund;
-use crate::domain::state::State;
 use crate::ledger::{Ledger, LedgerError, ListedRefund, OpenRefunds, Reassign, RelatedLogins};
 use crate::providers::{Account, Accounts};
 
@@ -82,7 +81,7 @@ async fn move_refunds(
             let Some(last) = page.last() else { break };
             after = last.ordinal;
             let page = page.into_iter().map(|ListedRefund { refund, .. }| refund);
-            let page = page.filter(|refund| (refund.state == State::Pending) == to_be_sent);
+            let page = page.filter(|refund| refund.state.is_unsent() == to_be_sent);
             let moves = page.map(|refund| async move {
                 match ledger.reassign(reassign_to_present_place(account, related, &refund, now)).await {
                     Ok(_) => Ok(None),
@@ -149,7 +148,7 @@ pub fn reassign_to_present_place(
         to: account.destination(),
         related: related.clone(),
         // Only a refund that is yet to be sent can cause a double payment.
-        reject_similar: refund.state == State::Pending,
+        reject_similar: refund.state.is_unsent(),
         evidence: "the configuration names its former place".to_owned(),
         actor: Actor::gateway(),
         now,

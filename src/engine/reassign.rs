@@ -10,7 +10,7 @@ use crate::domain::target::FieldViolation;
 use crate::engine::commands::ReassignCommand;
 use crate::engine::core::EngineCore;
 use crate::engine::error::EngineError;
-use crate::engine::visibility;
+use crate::engine::{second_person, visibility};
 use crate::ledger::{LedgerError, Reassign};
 
 /// See [`crate::engine::Engine::reassign`].
@@ -28,6 +28,10 @@ pub(super) async fn reassign(core: Arc<EngineCore>, command: ReassignCommand) ->
         return Err(EngineError::NotReassignable(refund.state));
     }
     let account = core.account_for(&command.by, &command.account)?.clone();
+    match second_person::is_ruled_at(&refund, &command.account, &command.by) {
+        true => second_person::check_not_involved(&refund, &command.by)?,
+        false => second_person::check_not_creator(&refund, &command.by)?,
+    }
     let (of, target) = (account.configured.provider, refund.provider());
     if of != target {
         return Err(EngineError::AccountMismatch { account: command.account, of, target });

@@ -14,6 +14,7 @@ use crate::engine::attempt;
 use crate::engine::commands::ResolveCommand;
 use crate::engine::core::EngineCore;
 use crate::engine::error::EngineError;
+use crate::engine::second_person;
 use crate::ledger::LedgerError;
 use crate::providers;
 
@@ -26,6 +27,10 @@ pub(super) async fn resolve(core: Arc<EngineCore>, command: ResolveCommand) -> R
     let is_taken_over = command.take_over && matches!(refund.state, State::InDoubt | State::Submitted);
     if refund.state != State::NeedsReview && !is_taken_over {
         return Err(EngineError::NotInReview(refund.state));
+    }
+    match command.resolution {
+        Resolution::SendAgain => second_person::check_not_involved(&refund, &command.by)?,
+        _ => second_person::check_not_creator(&refund, &command.by)?,
     }
     check(&refund, &command)?;
     if command.resolution == Resolution::SendAgain {

@@ -17,7 +17,7 @@ use crate::engine::core::{EngineCore, MAX_DETACHED_OPERATIONS};
 use crate::engine::monotonic_clock::MonotonicClock;
 use crate::engine::settings::EngineSettings;
 use crate::engine::waiters::Waiters;
-use crate::engine::{event_stream, places, spans, workers};
+use crate::engine::{approval_expiry, event_stream, places, spans, workers};
 use crate::ledger::{AccountPause, Health, Ledger, LedgerError};
 use crate::providers::Accounts;
 
@@ -85,8 +85,8 @@ pub(super) async fn start(
         account.has_backlog.store(waits, Ordering::Release);
     }
     for (account, open) in open {
-        let OpenCounts { pending, in_doubt, submitted, needs_review } = open;
-        info!(%account, pending, in_doubt, submitted, needs_review, "open refunds were taken up");
+        let OpenCounts { pending, in_doubt, submitted, needs_review, awaiting_approval } = open;
+        info!(%account, pending, in_doubt, submitted, needs_review, awaiting_approval, "open refunds were taken up");
     }
     // A single task forwards a ledger failure, so that waiters wake in a deterministic order (the
     // simulation depends on it). The drain does not wait for it: callers may keep waiting while the
@@ -96,6 +96,7 @@ pub(super) async fn start(
         core.tasks.spawn(workers::run_dispatcher(core.clone(), account.clone()));
         core.tasks.spawn(workers::run_reconciler(core.clone(), account.clone()));
     }
+    core.tasks.spawn(approval_expiry::run(core.clone()));
     core.tasks.spawn(event_stream::follow_ledger(core.clone()));
     Ok(core)
 }
@@ -107,6 +108,7 @@ struct OpenCounts {
     in_doubt: Option<u64>,
     submitted: Option<u64>,
     needs_review: Option<u64>,
+    awaiting_approval: Option<u64>,
 }
 
 fn open_by_account(states: Vec<(AccountName, State, u64)>) -> BTreeMap<AccountName, OpenCounts> {
@@ -118,6 +120,7 @@ fn open_by_account(states: Vec<(AccountName, State, u64)>) -> BTreeMap<AccountNa
             State::InDoubt => open.in_doubt = Some(count),
             State::Submitted => open.submitted = Some(count),
             State::NeedsReview => open.needs_review = Some(count),
+            State::AwaitingApproval => open.awaiting_approval = Some(count),
             // None of these is open.
             State::Dispatching | State::Succeeded | State::PartiallySucceeded | State::Failed | State::Cancelled => {}
         }

@@ -1,5 +1,6 @@
 //! Races, made repeatable by a ledger and a provider that are held at the decisive moment.
 
+mod approving;
 mod driving;
 mod logged;
 mod moved;
@@ -196,7 +197,7 @@ impl Bench {
             related: RelatedLogins::default(),
             dispatch: None,
             allow_similar: false,
-            actor: Authority::unrestricted().actor,
+            by: Authority::unrestricted(),
             now: NOW,
             ticket: Ticket::default(),
             trace_parent,
@@ -476,7 +477,7 @@ async fn event_streams_share_new_events_and_miss_none() {
                 related: RelatedLogins::default(),
                 dispatch: Some(FirstAttempt { credential: None }),
                 allow_similar: false,
-                actor: Authority::unrestricted().actor,
+                by: Authority::unrestricted(),
                 now: NOW,
                 ticket: Ticket::default(),
                 trace_parent: None,
@@ -680,6 +681,14 @@ impl Ledger for HeldLedger {
             DueKind::Expiry => {}
         }
         next
+    }
+
+    async fn unapproved(&self, at: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError> {
+        self.inner.unapproved(at, limit).await
+    }
+
+    async fn next_approval_expiry(&self) -> Result<Option<Timestamp>, LedgerError> {
+        self.inner.next_approval_expiry().await
     }
 
     async fn entered_state_at(&self, id: &RefundId, state: State) -> Result<Option<Timestamp>, LedgerError> {

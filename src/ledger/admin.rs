@@ -43,6 +43,13 @@ pub trait LedgerAdmin: Send + Sync + 'static {
     /// [`LedgerError::Unavailable`]
     async fn oldest_pending(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError>;
 
+    /// Returns when the oldest refund of an account that waits for an approval was created. None:
+    /// there is none.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`]
+    async fn oldest_unapproved(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError>;
+
     /// Keeps an access file under its digest, so that the `policy` of an event can be looked up.
     /// Does nothing if it is kept already.
     ///

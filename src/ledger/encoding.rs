@@ -16,6 +16,7 @@ use std::slice;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value as Json;
 
+use crate::domain::approval::{Approval, ApprovalDecision, Approver, Verdict};
 use crate::domain::authority::{Actor, GATEWAY};
 use crate::domain::clock::Timestamp;
 use crate::domain::event::EventKind;
@@ -30,7 +31,7 @@ use crate::domain::target::Target;
 use crate::domain::target_fields::{FieldValue, TargetFields};
 
 /// The columns of a refund that never change, in the table's order, after `ordinal`.
-pub(super) const INTENT_COLUMNS: [&str; 8] = [
+pub(super) const INTENT_COLUMNS: [&str; 10] = [
     "id",
     "provider",
     "target",
@@ -39,11 +40,13 @@ pub(super) const INTENT_COLUMNS: [&str; 8] = [
     "created_by",
     "expected_currency_code",
     "expected_minor_units",
+    "assumed_currency_code",
+    "assumed_minor_units",
 ];
 
 /// The columns of a refund that change with events, in the table's order. A later version appends
 /// its columns here: the digest follows this order.
-pub(super) const STATE_COLUMNS: [&str; 36] = [
+pub(super) const STATE_COLUMNS: [&str; 38] = [
     "account",
     "endpoint",
     "login",
@@ -80,6 +83,8 @@ pub(super) const STATE_COLUMNS: [&str; 36] = [
     "caution_until",
     "corrected_time",
     "doubt_not_processed",
+    "approval",
+    "approval_expire_time",
 ];
 
 /// The columns of a refund that schedule lookups, in the table's order. No digest covers them.
@@ -158,6 +163,31 @@ struct ItemText<'a> {
     unrequested: bool,
 }
 
+/// What the `approval` column holds.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ApprovalText<'a> {
+    rule: Cow<'a, str>,
+    needed: u32,
+    creator_owner: Cow<'a, str>,
+    decisions: Vec<DecisionText<'a>>,
+}
+
+/// A decision in the `approval` column. An empty comment is left out, and so is an owner of the
+/// caller's name.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DecisionText<'a> {
+    caller: Cow<'a, str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    owner: Option<Cow<'a, str>>,
+    verdict: Cow<'a, str>,
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    comment: Cow<'a, str>,
+    /// Microseconds since 1970.
+    time: i64,
+}
+
 /// A field's value in the `target` column.
 struct FieldJson<'a>(&'a FieldValue<'a>);
 
@@ -169,7 +199,7 @@ pub(super) fn columns() -> impl Iterator<Item = &'static str> {
 }
 
 /// The values of [`INTENT_COLUMNS`].
-pub(super) fn intent_values(refund: &Refund) -> [ColumnValue<'_>; 8] {
+pub(super) fn intent_values(refund: &Refund) -> [ColumnValue<'_>; 10] {
     // The account is stored with the state, because a refund can be reassigned to another one.
     let Intent { id, account: _, target, labels, expected_amount } = &refund.intent;
     [
@@ -181,6 +211,8 @@ pub(super) fn intent_values(refund: &Refund) -> [ColumnValue<'_>; 8] {
         optional_text(refund.created_by.as_deref()),
         optional_text(expected_amount.as_ref().map(|amount| amount.currency.code())),
         optional_integer(expected_amount.map(|amount| amount.minor_units)),
+        optional_text(refund.assumed_amount.as_ref().map(|amount| amount.currency.code())),
+        optional_integer(refund.assumed_amount.map(|amount| amount.minor_units)),
     ]
 }
 
@@ -226,6 +258,8 @@ pub(super) fn state_values(refund: &Refund) -> Vec<ColumnValue<'_>> {
         optional_time(refund.caution_until),
         optional_time(refund.corrected_time),
         flag(doubt.is_some_and(|doubt| doubt.not_processed)),
+        refund.approval.as_ref().map_or(ColumnValue::Null, |approval| json(&ApprovalText::of(approval))),
+        optional_time(refund.approval.as_ref().map(|approval| approval.expire_time)),
     ]
 }
 
@@ -246,6 +280,11 @@ pub(super) fn decode_refund(values: &[ColumnValue<'_>]) -> Result<Refund, Column
     let create_time = cells.time()?;
     let created_by = cells.optional_text()?;
     let expected_amount = match cells.optional_parsed(Currency::parse)? {
+        Some(currency) => Some(Money { currency, minor_units: cells.number()? }),
+        None => cells.skip(1),
+    };
+
+    let assumed_amount = match cells.optional_parsed(Currency::parse)? {
         Some(currency) => Some(Money { currency, minor_units: cells.number()? }),
         None => cells.skip(1),
     };
@@ -298,6 +337,10 @@ pub(super) fn decode_refund(values: &[ColumnValue<'_>]) -> Result<Refund, Column
     let caution_until = cells.optional_time()?;
     let corrected_time = cells.optional_time()?;
     let doubt_not_processed = cells.flag()?;
+    let approval = match cells.optional_parsed(|json| serde_json::from_str::<ApprovalText<'_>>(json))? {
+        Some(text) => Some(text.read(cells.time()?)?),
+        None => cells.skip(1),
+    };
 
     let next_check = cells.optional_time()?;
     let unheard = cells.flag()?;
@@ -341,6 +384,8 @@ pub(super) fn decode_refund(values: &[ColumnValue<'_>]) -> Result<Refund, Column
         reserved_until,
         caution_until,
         corrected_time,
+        assumed_amount,
+        approval,
     };
     verify_roundtrip(&refund, values)?;
     verify_state(&refund)?;
@@ -418,6 +463,8 @@ fn verify_state(refund: &Refund) -> Result<(), ColumnError> {
         Some(("next_check", "is there only while the refund is looked up"))
     } else if absent_since.is_some() && !is_looked_up {
         Some(("absent_since", "is there only while the refund can be looked up"))
+    } else if *state == State::AwaitingApproval && refund.approval.as_ref().is_none_or(Approval::is_complete) {
+        Some(("approval", "lacks a decision while the refund waits for one"))
     } else if refund.unanswered_attempts > *attempt_count {
         Some(("unanswered_attempts", "is above the number of attempts"))
     } else {
@@ -564,6 +611,46 @@ impl<'a> ItemText<'a> {
         };
         let (item_id, message) = (self.item_id.into_owned(), self.message.into_owned());
         Ok(ItemResult { item_id, state, refunded_amount, message, requested: !self.unrequested })
+    }
+}
+
+impl<'a> ApprovalText<'a> {
+    fn of(approval: &'a Approval) -> Self {
+        Self {
+            rule: Cow::Borrowed(&approval.rule),
+            needed: approval.needed,
+            creator_owner: Cow::Borrowed(&approval.creator_owner),
+            decisions: approval.decisions.iter().map(DecisionText::of).collect(),
+        }
+    }
+
+    fn read(self, expire_time: Timestamp) -> Result<Approval, ColumnError> {
+        let Self { rule, needed, creator_owner, decisions } = self;
+        let decisions = decisions.into_iter().map(DecisionText::read).collect::<Result<_, _>>()?;
+        let (rule, creator_owner) = (rule.into_owned(), creator_owner.into_owned());
+        Ok(Approval { rule, needed, expire_time, creator_owner, decisions })
+    }
+}
+
+impl<'a> DecisionText<'a> {
+    fn of(decision: &'a ApprovalDecision) -> Self {
+        let ApprovalDecision { by: Approver { caller, owner }, verdict, comment, time } = decision;
+        Self {
+            caller: Cow::Borrowed(caller),
+            owner: Some(Cow::Borrowed(owner.as_str())).filter(|owner| *owner != caller.as_str()),
+            verdict: Cow::Borrowed(verdict.as_str()),
+            comment: Cow::Borrowed(comment),
+            time: time.as_micros(),
+        }
+    }
+
+    fn read(self) -> Result<ApprovalDecision, ColumnError> {
+        let Self { caller, owner, verdict, comment, time } = self;
+        let problem = || ColumnError::new("approval", format!("names no verdict: {verdict}"));
+        let verdict = Verdict::parse(&verdict).ok_or_else(problem)?;
+        let owner = owner.unwrap_or_else(|| caller.clone()).into_owned();
+        let by = Approver { caller: caller.into_owned(), owner };
+        Ok(ApprovalDecision { by, verdict, comment: comment.into_owned(), time: Timestamp::from_micros(time) })
     }
 }
 

@@ -35,16 +35,18 @@ pub mod sqlite;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
 
 pub use self::admin::{LedgerAdmin, ORIGIN_PREFIX};
-use crate::domain::authority::Actor;
+use crate::domain::authority::{Actor, Authority};
 use crate::domain::clock::Timestamp;
 use crate::domain::event::Event;
 use crate::domain::history::EventRecord;
 use crate::domain::ids::{AccountName, ProviderKind, RefundId};
+use crate::domain::limits::Limit;
 use crate::domain::place::{Destination, Place};
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::state::{IllegalTransition, State};
@@ -55,12 +57,14 @@ pub trait Ledger: Send + Sync + 'static {
     /// Records a new refund, with its first attempt if `dispatch` is set and the account is not
     /// paused, or returns the refund that has this id.
     ///
-    /// The reservation against a second refund of the same target and the search for a similar one
-    /// happen in the same transaction.
+    /// The reservation against a second refund of the same target, the search for a similar one, and
+    /// then the limits happen in the same transaction. A refund that a rule wants approved
+    /// is recorded without an attempt.
     ///
     /// # Errors
     /// [`LedgerError::RefundIdReused`], [`LedgerError::TargetHasRefund`],
-    /// [`LedgerError::SimilarRefund`], [`LedgerError::Cancelled`], [`LedgerError::Overloaded`],
+    /// [`LedgerError::SimilarRefund`], [`LedgerError::LimitExceeded`],
+    /// [`LedgerError::QuotaExceeded`], [`LedgerError::Cancelled`], [`LedgerError::Overloaded`],
     /// [`LedgerError::Unavailable`], [`LedgerError::CommitFailed`], [`LedgerError::Corrupt`]
     async fn create(&self, create: NewRefund) -> Result<Recorded<CreateOutcome>, LedgerError>;
 
@@ -204,6 +208,19 @@ pub trait Ledger: Send + Sync + 'static {
     /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
     async fn next_due(&self, kind: DueKind, at: &Destination) -> Result<Option<Timestamp>, LedgerError>;
 
+    /// Returns refunds of any account that wait for an approval and expire at `at` or before, those
+    /// that expire first at the beginning.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
+    async fn unapproved(&self, at: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError>;
+
+    /// Returns when the next refund that waits for an approval expires. None: none waits.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unavailable`], [`LedgerError::Corrupt`]
+    async fn next_approval_expiry(&self) -> Result<Option<Timestamp>, LedgerError>;
+
     /// Returns when the refund last entered `state` from another one. None: it never did.
     ///
     /// # Errors
@@ -237,8 +254,8 @@ pub struct NewRefund {
     pub dispatch: Option<FirstAttempt>,
     /// Records it although a similar refund was recorded within a day.
     pub allow_similar: bool,
-    /// The actor of the first event.
-    pub actor: Actor,
+    /// Who asks for it, under which limits. The actor of the first event.
+    pub by: Authority,
     pub now: Timestamp,
     /// Lets the caller cancel the request until the ledger starts it.
     pub ticket: Ticket,
@@ -321,8 +338,8 @@ pub struct DueQuery {
     pub limit: u32,
 }
 
-/// Refunds at one account and place that still need it: PENDING, SUBMITTED, IN_DOUBT or
-/// NEEDS_REVIEW.
+/// Refunds at one account and place that still need it: AWAITING_APPROVAL, PENDING, SUBMITTED,
+/// IN_DOUBT or NEEDS_REVIEW.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenRefunds {
     pub provider: ProviderKind,
@@ -487,6 +504,18 @@ pub enum LedgerError {
         /// Until then the conflict holds even with `allow_similar`: that refund may still have an
         /// effect.
         firm_until: Option<Timestamp>,
+    },
+    /// The refund by itself is more than a limit allows, or nothing says how much it is.
+    #[error("the refund by itself is more than {} allows", .limit.as_str())]
+    LimitExceeded { limit: Limit },
+    /// A limit over a day leaves no room for the refund now.
+    #[error("{} leaves no room for {subject} before {} s from now", .limit.as_str(), .retry_after.as_secs())]
+    QuotaExceeded {
+        limit: Limit,
+        /// `caller:NAME` or `account:NAME`.
+        subject: String,
+        /// When there is room again if nothing else is recorded meanwhile.
+        retry_after: Duration,
     },
     #[error("there is no refund {0}")]
     NotFound(RefundId),

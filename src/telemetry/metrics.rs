@@ -154,6 +154,13 @@ const OLDEST_PENDING: MetricSpec = MetricSpec {
     attributes: &["account"],
     help: "Time since the oldest PENDING refund was recorded; 0 if there is none.",
 };
+const OLDEST_UNAPPROVED: MetricSpec = MetricSpec {
+    name: "recoup.approval.oldest.age",
+    kind: MetricKind::Gauge,
+    unit: "s",
+    attributes: &["account"],
+    help: "Time since the oldest AWAITING_APPROVAL refund was recorded; 0 if there is none.",
+};
 const WAITING: MetricSpec = MetricSpec {
     name: "recoup.refunds.waiting_for_account",
     kind: MetricKind::Gauge,
@@ -317,7 +324,7 @@ const START_TIME: MetricSpec = MetricSpec {
 };
 
 /// All metrics.
-pub const METRICS: [MetricSpec; 33] = [
+pub const METRICS: [MetricSpec; 34] = [
     RPC_CALLS,
     LIMITED,
     HTTP_REQUESTS,
@@ -328,6 +335,7 @@ pub const METRICS: [MetricSpec; 33] = [
     REFUNDS,
     OLDEST_DOUBT,
     OLDEST_PENDING,
+    OLDEST_UNAPPROVED,
     WAITING,
     PAUSED,
     CORRECTIONS,
@@ -362,6 +370,8 @@ pub struct GaugeSnapshot {
     pub oldest_doubts: Vec<(AccountName, Option<Duration>)>,
     /// Age of each account's oldest PENDING refund. None: there is none.
     pub oldest_pending: Vec<(AccountName, Option<Duration>)>,
+    /// Age of each account's oldest AWAITING_APPROVAL refund. None: there is none.
+    pub oldest_unapproved: Vec<(AccountName, Option<Duration>)>,
     /// Number of each account's refunds that wait for its configuration.
     pub waiting_for_account: Vec<(AccountName, u64)>,
     /// Whether each account is paused.
@@ -744,6 +754,11 @@ fn observe_gauges(meter: &Meter, gauges: &Arc<Mutex<GaugeSnapshot>>) {
     });
     OLDEST_PENDING.observe_gauge(meter, gauges, move |snapshot, observe| {
         for (name, age) in &snapshot.oldest_pending {
+            observe(age.unwrap_or_default().as_secs_f64(), &[account(name)]);
+        }
+    });
+    OLDEST_UNAPPROVED.observe_gauge(meter, gauges, move |snapshot, observe| {
+        for (name, age) in &snapshot.oldest_unapproved {
             observe(age.unwrap_or_default().as_secs_f64(), &[account(name)]);
         }
     });

@@ -554,7 +554,7 @@ impl<'a> Checker<'a> {
         for refund in &self.evidence.quiescent.refunds {
             let verdict = match refund.state() {
                 State::Unspecified => MoneyVerdict::Unspecified,
-                State::Pending | State::Failed | State::Cancelled => MoneyVerdict::NotMoved,
+                State::AwaitingApproval | State::Pending | State::Failed | State::Cancelled => MoneyVerdict::NotMoved,
                 State::Succeeded | State::PartiallySucceeded => MoneyVerdict::Moved,
                 State::Dispatching | State::Submitted | State::InDoubt | State::NeedsReview => {
                     MoneyVerdict::MayHaveMoved
@@ -638,7 +638,7 @@ fn expected_effects(refund: &proto::Refund, part: &str) -> EffectCount {
             }
         }
         State::InDoubt | State::NeedsReview | State::Dispatching => (0, 1),
-        State::Failed | State::Cancelled | State::Pending | State::Unspecified => (0, 0),
+        State::AwaitingApproval | State::Failed | State::Cancelled | State::Pending | State::Unspecified => (0, 0),
     };
     EffectCount { min, max }
 }

@@ -12,10 +12,12 @@ use recoup::domain::refund::{Intent, Refund};
 use recoup::domain::state::State;
 use recoup::domain::target::{DebitsuccessFields, DebitsuccessTarget, NamecomTarget, SectigoTarget, Target};
 use recoup::engine::{CreateCommand, Engine, EngineError, ReassignCommand, ResolveCommand};
+use recoup::ledger::Ledger as _;
 use tokio::time::Instant;
 
 use crate::history::CallResult;
 use crate::oracle;
+use crate::people;
 use crate::places;
 use crate::plan::{ItemFate, Op, Plan, ProviderKind, TargetPlan};
 use crate::setups::SimulatedProvider as _;
@@ -75,6 +77,7 @@ impl Op {
             Op::Reconcile { .. } => "reconcile",
             Op::Resolve { .. } => "resolve",
             Op::Reassign { .. } => "reassign",
+            Op::Decide { .. } => "approve or reject",
             Op::Get { .. } => "get",
             Op::List => "list",
             Op::Pause { .. } => "pause",
@@ -99,16 +102,29 @@ pub(crate) async fn call(sim: Arc<Sim>, engine: Engine, op: Op) {
     match op {
         Op::Create { refund, target, variant, wait_ms, similar, gives_up_after_ms } => {
             let requested = intent(plan, refund, target, variant);
+            let creator = people::creator(refund);
+            if people::is_revoked(&sim, creator) {
+                return;
+            }
+            let known = match sim.ledger() {
+                Some(ledger) => ledger.get(&requested.id).await.ok().flatten(),
+                None => None,
+            };
+            let was_known = known.is_some_and(|known| known.intent == requested);
             let command = CreateCommand {
                 intent: requested.clone(),
                 allow_similar: similar,
-                by: Authority::unrestricted(),
+                by: people::authority(&sim, creator),
                 answer_by: now + DEADLINE,
                 wait_until: now + Duration::from_millis(wait_ms),
                 trace_parent: None,
             };
             let create = async {
-                let created = engine.create(command).await?;
+                let created = engine.create(command).await;
+                if let Err(EngineError::Ledger(error)) = &created {
+                    people::judge_replay(&sim, id(refund).as_str(), was_known, error);
+                }
+                let created = created?;
                 Ok((created.refund, created.replayed))
             };
             record(&sim, "create", refund, Some(requested), gives_up_after_ms, create).await;
@@ -117,7 +133,7 @@ pub(crate) async fn call(sim: Arc<Sim>, engine: Engine, op: Op) {
             let command = CreateCommand {
                 intent: intent(plan, refund, target, 0),
                 allow_similar: false,
-                by: Authority::unrestricted(),
+                by: people::authority(&sim, people::creator(refund)),
                 answer_by: now + DEADLINE,
                 wait_until: now,
                 trace_parent: None,
@@ -135,26 +151,33 @@ pub(crate) async fn call(sim: Arc<Sim>, engine: Engine, op: Op) {
         }
         Op::Cancel { refund, old_etag, gives_up_after_ms } => {
             let cancel = async {
+                let by = people::authority(&sim, people::creator(refund));
                 let etag = if old_etag { Some(engine.get(&id(refund)).await?.etag()) } else { None };
                 if old_etag {
                     tokio::time::sleep(Duration::from_millis(3)).await;
                 }
-                Ok((engine.cancel(&id(refund), etag.as_deref(), Authority::unrestricted()).await?, false))
+                Ok((engine.cancel(&id(refund), etag.as_deref(), by).await?, false))
             };
             record(&sim, "cancel", refund, None, gives_up_after_ms, cancel).await;
         }
         Op::Reconcile { refund, gives_up_after_ms } => {
-            let reconcile = async { Ok((engine.reconcile(&id(refund), Authority::unrestricted()).await?, false)) };
+            let by = people::authority(&sim, "operator");
+            let reconcile = async { Ok((engine.reconcile(&id(refund), by).await?, false)) };
             record(&sim, "reconcile", refund, None, gives_up_after_ms, reconcile).await;
         }
         Op::Resolve { refund, send_again, take_over } => {
-            resolve(&sim, &engine, &id(refund), send_again, take_over).await;
+            resolve(&sim, &engine, &id(refund), send_again, take_over, true).await;
         }
         Op::Reassign { refund, second, stale_etag } => {
             let Ok(refund) = engine.get(&id(refund)).await else { return };
             let provider = refund.provider();
             let account = if second { provider.second_account() } else { provider.account_name() };
-            reassign(&sim, &engine, &refund, account, stale_etag).await;
+            let by = people::decider(&sim, &refund);
+            reassign(&sim, &engine, &refund, account, stale_etag, by).await;
+        }
+        Op::Decide { refund, caller, reject, stale_etag } => {
+            let Ok(refund) = engine.get(&id(refund)).await else { return };
+            people::decide(&sim, &engine, &refund, people::name(caller), reject, stale_etag).await;
         }
         Op::Get { refund } => {
             let get = async { Ok((engine.get(&id(refund)).await?, false)) };
@@ -226,12 +249,19 @@ async fn record(
 
 /// The operator reassigns a refund to an account that is known to have the same books. Returns
 /// whether it was reassigned.
-async fn reassign(sim: &Arc<Sim>, engine: &Engine, refund: &Refund, account: AccountName, stale: bool) -> bool {
+async fn reassign(
+    sim: &Arc<Sim>,
+    engine: &Engine,
+    refund: &Refund,
+    account: AccountName,
+    stale: bool,
+    by: Authority,
+) -> bool {
     if !places::same_books(sim, refund).iter().any(|at| at.account == account) {
         return false;
     }
     let etag = if stale { "0-0".to_owned() } else { refund.etag() };
-    let (id, by) = (refund.id().clone(), Authority::unrestricted());
+    let id = refund.id().clone();
     let number = lock(&sim.history).begin("reassign", id.as_str(), None);
     sim.trace(format_args!("call {number} reassign {} to {account}", id.as_str()));
     let evidence = "both hosts show the same orders".to_owned();
@@ -254,21 +284,28 @@ pub(crate) async fn unblock(sim: &Arc<Sim>, engine: &Engine, refund: &Refund) {
     let accounts = places::same_books(sim, refund);
     if !accounts.is_empty() && rng.percent(70) {
         let account = accounts[rng.index(accounts.len())].account.clone();
-        if reassign(sim, engine, refund, account, false).await {
+        if reassign(sim, engine, refund, account, false, people::authority(sim, "operator")).await {
             return;
         }
     }
     if refund.state == State::Pending {
         let number = lock(&sim.history).begin("cancel", refund.id().as_str(), None);
-        let result = CallResult::from(engine.cancel(refund.id(), None, Authority::unrestricted()).await);
+        let result = CallResult::from(engine.cancel(refund.id(), None, people::authority(sim, "operator")).await);
         lock(&sim.history).end(number, result);
     } else {
-        resolve(sim, engine, refund.id(), false, true).await;
+        resolve(sim, engine, refund.id(), false, true, false).await;
     }
 }
 
 /// The operator resolves a refund as the provider's books say, unless its outcome is still open.
-pub(crate) async fn resolve(sim: &Arc<Sim>, engine: &Engine, id: &RefundId, send_again: bool, take_over: bool) {
+pub(crate) async fn resolve(
+    sim: &Arc<Sim>,
+    engine: &Engine,
+    id: &RefundId,
+    send_again: bool,
+    take_over: bool,
+    by_anyone: bool,
+) {
     let Ok(refund) = engine.get(id).await else { return };
     let is_early = take_over && matches!(refund.state, State::InDoubt | State::Submitted);
     if refund.state != State::NeedsReview && !is_early {
@@ -277,7 +314,8 @@ pub(crate) async fn resolve(sim: &Arc<Sim>, engine: &Engine, id: &RefundId, send
     let Some(resolution) = resolution_by_books(sim, &refund, send_again && !is_early) else { return };
     let number = lock(&sim.history).begin("resolve", id.as_str(), None);
     sim.trace(format_args!("call {number} resolve {}: {resolution:?}, take over {is_early}", id.as_str()));
-    if resolution == Resolution::SendAgain {
+    let sends_again = resolution == Resolution::SendAgain;
+    if sends_again {
         lock(&sim.history).resends_by_operator.push(id.as_str().to_owned());
     }
     let command = ResolveCommand {
@@ -286,11 +324,17 @@ pub(crate) async fn resolve(sim: &Arc<Sim>, engine: &Engine, id: &RefundId, send
         resolution,
         evidence: "the provider's books".to_owned(),
         take_over: is_early,
-        by: Authority::unrestricted(),
+        by: if by_anyone { people::decider(sim, &refund) } else { people::authority(sim, "operator") },
     };
     let result = CallResult::from(engine.resolve(command).await);
     if let CallResult::Error(error) = &result {
         sim.trace(format_args!("call {number} resolve: {error}"));
+        if *error == EngineError::OwnRefund && sends_again {
+            let resends = &mut lock(&sim.history).resends_by_operator;
+            if let Some(last) = resends.iter().rposition(|of| of == id.as_str()) {
+                resends.remove(last);
+            }
+        }
         if let EngineError::Invalid(violations) = error {
             sim.violation("a true resolution is accepted", format_args!("{}: {violations:?}", id.as_str()));
         }

@@ -128,10 +128,12 @@ impl Ledger for SimLedger {
     async fn create(&self, create: NewRefund) -> Result<Recorded<CreateOutcome>, LedgerError> {
         let what = format!("create {} dispatch {}", create.intent.id.as_str(), create.dispatch.is_some());
         let work = async {
-            let created = self.inner.create(create).await;
+            let created = self.inner.create(create.clone()).await;
             if let Ok(Recorded { outcome: CreateOutcome::New(refund), .. }) = &created {
                 crate::places::note_wait(&self.sim, refund);
+                crate::people::note_creation(&self.sim, refund);
             }
+            crate::people::judge_creation(&self.sim, &self.inner, &create, &created).await;
             created
         };
         self.write(what, work).await
@@ -273,6 +275,16 @@ impl Ledger for SimLedger {
     async fn next_due(&self, kind: DueKind, at: &Destination) -> Result<Option<Timestamp>, LedgerError> {
         self.process.stop_if_ended().await;
         self.inner.next_due(kind, at).await
+    }
+
+    async fn unapproved(&self, at: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError> {
+        self.process.stop_if_ended().await;
+        self.inner.unapproved(at, limit).await
+    }
+
+    async fn next_approval_expiry(&self) -> Result<Option<Timestamp>, LedgerError> {
+        self.process.stop_if_ended().await;
+        self.inner.next_approval_expiry().await
     }
 
     async fn entered_state_at(&self, id: &RefundId, state: State) -> Result<Option<Timestamp>, LedgerError> {

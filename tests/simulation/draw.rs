@@ -1,6 +1,7 @@
 //! Draws a plan from a seed. Seeds differ in how many faults there are, how often the process ends
 //! and how quickly the operations follow each other.
 
+use crate::people;
 use crate::plan::{
     AccountKind, CrashAt, DiskFault, Fault, ItemFate, ItemPlan, Lie, Op, OrderKind, Outage, Plan, ProviderBehaviour,
     ProviderKind, Step, TargetPlan, WireFault, WriteFault,
@@ -73,6 +74,10 @@ pub(crate) fn draw(seed: u64) -> Plan {
     let mut rng = SeededRng::new(seed, &[14]);
     if rng.percent(15) {
         accounts_are_paused(&mut rng, &mut plan);
+    }
+    let mut rng = SeededRng::new(seed, &[15]);
+    if rng.percent(40) {
+        people::draw(&mut rng, &mut plan);
     }
     plan
 }

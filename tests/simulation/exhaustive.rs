@@ -5,6 +5,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::people::RulesPlan;
 use crate::plan::{
     AccountKind, CrashAt, DiskFault, Fault, ItemFate, ItemPlan, Op, OrderKind, Outage, PROVIDERS, Plan,
     ProviderBehaviour, ProviderKind, Step, TargetPlan, WireFault, WriteFault,
@@ -95,12 +96,47 @@ fn scenarios() -> Vec<(String, Plan)> {
             };
             scenarios.push((format!("{provider:?}, {name}"), plan));
         }
+        for (name, plan) in approvals(provider) {
+            let plan = Plan { seed: scenarios.len() as u64, ..plan };
+            scenarios.push((format!("{provider:?}, {name}"), plan));
+        }
         for (change, plan) in changes(provider) {
             let plan = Plan { seed: scenarios.len() as u64, ..plan };
             scenarios.push((format!("{provider:?}, {change}"), plan));
         }
     }
     scenarios
+}
+
+/// Others decide about a refund, and a limit is reached.
+fn approvals(provider: ProviderKind) -> Vec<(String, Plan)> {
+    let decide = |caller, reject| Op::Decide { refund: 0, caller, reject, stale_etag: false };
+    let (own, others) = (decide(1, false), [decide(3, false), decide(5, false)]);
+    let cancel = Op::Cancel { refund: 0, old_etag: false, gives_up_after_ms: None };
+    let second = Op::Create { refund: 1, target: 0, variant: 0, wait_ms: 0, similar: true, gives_up_after_ms: None };
+    let later = Op::AdvanceClock { minutes: 1_500 };
+    let histories = [
+        ("approved by two", vec![own, others[0], others[0], others[1]]),
+        ("approved late", vec![later, others[0], others[1]]),
+        ("approved and rejected", vec![others[0], decide(5, true), others[1]]),
+        ("approved and cancelled at once", vec![others[0], others[1], cancel]),
+        ("not approved in time", vec![own, others[0], later, later, later, others[1]]),
+        ("the limit is reached, and free again", vec![second, cancel, second, others[0], others[1]]),
+    ];
+    let plan = |steps: &[Op]| Plan {
+        behaviour: ProviderBehaviour { sectigo_deduplicates: false, ..ProviderBehaviour::USUAL },
+        targets: vec![usual_target(provider)],
+        steps: created(steps),
+        rules: Some(RulesPlan {
+            daily_count: Some(1),
+            approve_from: Some(0),
+            needed: 2,
+            expire_s: 200_000,
+            ..RulesPlan::NONE
+        }),
+        ..Plan::USUAL
+    };
+    histories.into_iter().map(|(name, steps)| (name.to_owned(), plan(&steps))).collect()
 }
 
 /// The account is at another site from the second start on.

@@ -27,6 +27,8 @@ pub(crate) struct History {
     pub(crate) absent_since: BTreeMap<String, i64>,
     /// Since when, in the world's time, a refund has waited to be sent.
     pub(crate) pending_since: BTreeMap<String, i64>,
+    /// When, in the world's time, a refund was recorded.
+    pub(crate) created_at: BTreeMap<String, i64>,
 }
 
 /// A state of a refund that is on the disk.

@@ -25,6 +25,9 @@
 //! currencies and account names. A plan says which sites have the same books
 //! ([`setups::SharedBooks`]); the operator claims that only where it is true.
 //!
+//! In part of the runs there is an access file: callers with owners and limits, and refunds that
+//! others approve, reject or leave to expire ([`people::RulesPlan`]).
+//!
 //! `cargo test --test simulation` runs a thousand seeds, every bug that was found, and a crash at
 //! every single write. `cargo test --release --test simulation -- --seeds 1000000` runs a million
 //! seeds and prints the figures. `-- --seed 7` prints the trace of one. `tests/planted/run.sh`
@@ -46,6 +49,7 @@ mod history;
 mod logs;
 mod oracle;
 mod panics;
+mod people;
 mod places;
 mod plan;
 mod reproductions;

@@ -16,6 +16,7 @@ use recoup::engine::{Engine, EngineError};
 use recoup::ledger::{Ledger, LedgerAdmin as _, LedgerError, ListQuery};
 
 use crate::history::{CallResult, History, Recorded};
+use crate::people;
 use crate::plan::{ProviderKind, TargetPlan};
 use crate::run::{KEY_LIFETIME, settle_time};
 use crate::sim::{MicrosRange, Sim, lock, micros};
@@ -261,6 +262,7 @@ pub(crate) async fn judge(sim: &Sim, refunds: Vec<Refund>) {
         outcome(sim, &world, refund, resolved.contains(refund.id().as_str()));
         attempts(sim, &world, &history, refund, &events);
     }
+    people::judge(sim, &refunds, &events);
     pauses(sim, &history, &refunds, &events);
     call_results(sim, &history, &refunds, &events);
     if !history.streamed.iter().eq(events.iter()) {
@@ -397,7 +399,12 @@ fn outcome(sim: &Sim, world: &World, refund: &Refund, by_operator: bool) {
     let planned = &sim.plan.targets[usize::from(target)];
     match refund.state {
         State::Submitted if stays_submitted(planned) => {}
-        State::Pending | State::Dispatching | State::Submitted | State::InDoubt | State::NeedsReview => {
+        State::AwaitingApproval
+        | State::Pending
+        | State::Dispatching
+        | State::Submitted
+        | State::InDoubt
+        | State::NeedsReview => {
             let liar = sim.plan.behaviour.liar && refund.state == State::Submitted;
             if !liar {
                 sim.violation("comes to rest", format_args!("{id} is {} at the end: {:?}", refund.state, refund.doubt));

@@ -16,6 +16,7 @@ use recoup::ledger::sqlite::SqliteLedger;
 use recoup::ledger::{Ledger, ListQuery};
 
 use crate::oracle::{SLACK, was_proven_absent};
+use crate::people;
 use crate::plan::{PROVIDERS, ProviderKind};
 use crate::run::{PENDING_LIMIT, settle_time};
 use crate::setups::{ConfiguredAccount, Site};
@@ -133,7 +134,9 @@ pub(crate) fn judge_events(sim: &Sim, before: &Refund, after: &Refund, events: &
     let id = after.id().as_str();
     for event in events {
         match event {
+            Event::Expired if before.state == State::AwaitingApproval => people::judge_expiry(sim, after),
             Event::Expired => judge_expiry(sim, after),
+            Event::Approved { .. } => people::note_approval(sim, after),
             Event::Corrected { .. } => judge_correction(sim, after),
             Event::Dispatched { .. } if before.state == State::InDoubt => judge_absences(sim, after, "sent again"),
             Event::Escalated { .. } if before.state == State::Submitted && shows_nothing(sim, after) => {

@@ -7,6 +7,7 @@
 
 pub(crate) use recoup::domain::ids::ProviderKind;
 
+use crate::people::RulesPlan;
 use crate::setups::{AccountSetup, SharedBooks};
 
 /// Everything that happens in one run.
@@ -30,6 +31,8 @@ pub(crate) struct Plan {
     pub(crate) at_second_account: u8,
     /// Before the run reaches quiescence, the accounts are configured as usual again.
     pub(crate) restores_accounts: bool,
+    /// What the access file says. None: there is none.
+    pub(crate) rules: Option<RulesPlan>,
 }
 
 /// How the providers and the machine behave, within what the providers' documents allow.
@@ -170,6 +173,13 @@ pub(crate) enum Op {
         refund: u8,
         /// To the provider's second account.
         second: bool,
+        stale_etag: bool,
+    },
+    /// One of the callers approves or rejects a refund.
+    Decide {
+        refund: u8,
+        caller: u8,
+        reject: bool,
         stale_etag: bool,
     },
     Get {
@@ -349,6 +359,7 @@ impl Plan {
         shared_books: SharedBooks::NONE,
         at_second_account: 0,
         restores_accounts: false,
+        rules: None,
     };
 
     /// As Rust, for `reproductions.rs`.
@@ -410,6 +421,7 @@ impl Op {
             | Op::Reconcile { refund, .. }
             | Op::Resolve { refund, .. }
             | Op::Reassign { refund, .. }
+            | Op::Decide { refund, .. }
             | Op::Get { refund }
             | Op::KeyUsedByOthers { refund, .. } => Some(refund),
             _ => None,

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use recoup::domain::authority::Authority;
 use recoup::domain::refund::Refund;
 use recoup::domain::state::State;
 use recoup::engine::circuit_breaker::CircuitBreakerSettings;
@@ -22,6 +21,7 @@ use crate::callers;
 use crate::disk::SimLedger;
 use crate::logs::Logs;
 use crate::oracle;
+use crate::people;
 use crate::places;
 use crate::plan::{Op, PROVIDERS, Plan, ProviderKind};
 use crate::setups::{self, ConfiguredAccount, SimulatedProvider as _};
@@ -194,6 +194,7 @@ async fn work(sim: &Arc<Sim>, engine: &Engine, next_step: &mut usize) -> End {
             | Op::Reconcile { .. }
             | Op::Resolve { .. }
             | Op::Reassign { .. }
+            | Op::Decide { .. }
             | Op::Get { .. }
             | Op::Pause { .. }
             | Op::Resume { .. }
@@ -256,10 +257,12 @@ async fn reach_quiescence(sim: &Arc<Sim>, engine: &Engine) {
         lock(&sim.world).settle(&sim.plan, None, true, sim.now());
         tokio::time::sleep(Duration::from_secs(65)).await;
         for refund in all(engine).await {
-            if engine.waiting_for(&refund) == Some(WaitingFor::Account) {
+            if refund.state == State::AwaitingApproval {
+                people::decide_at_rest(sim, engine, &refund).await;
+            } else if engine.waiting_for(&refund) == Some(WaitingFor::Account) {
                 callers::unblock(sim, engine, &refund).await;
             } else if refund.state == State::NeedsReview {
-                callers::resolve(sim, engine, refund.id(), false, false).await;
+                callers::resolve(sim, engine, refund.id(), false, false, false).await;
             }
         }
         if all(engine).await.iter().all(|refund| refund.state.is_terminal()) {
@@ -268,7 +271,7 @@ async fn reach_quiescence(sim: &Arc<Sim>, engine: &Engine) {
     }
     // A payment after a rejection is found by the daily lookup, or by ReconcileRefund.
     for refund in all(engine).await {
-        let reconciled = engine.reconcile(refund.id(), Authority::unrestricted()).await;
+        let reconciled = engine.reconcile(refund.id(), people::authority(sim, "operator")).await;
         sim.trace(format_args!("reconciled at the end: {} {}", refund.id().as_str(), state_or_error(&reconciled)));
     }
     tokio::time::sleep(Duration::from_secs(1)).await;

@@ -69,6 +69,11 @@ pub(crate) struct Figures {
     pub(crate) moves: u64,
     /// Refunds that were paid after the provider had rejected them.
     pub(crate) corrections: u64,
+    /// Refunds that waited for an approval, and approvals.
+    pub(crate) awaited: u64,
+    pub(crate) approvals: u64,
+    /// Requests that a limit refused.
+    pub(crate) refused_by_limit: u64,
     pub(crate) commits: u64,
     /// How long each doubt lasted, in seconds of the gateway's clock.
     pub(crate) doubt_s: Vec<u64>,
@@ -362,6 +367,9 @@ impl Figures {
         self.waits += other.waits;
         self.moves += other.moves;
         self.corrections += other.corrections;
+        self.awaited += other.awaited;
+        self.approvals += other.approvals;
+        self.refused_by_limit += other.refused_by_limit;
         self.commits += other.commits;
         self.doubt_s.extend(other.doubt_s);
     }

@@ -23,6 +23,13 @@ pub(crate) fn of(figures: &Figures, seeds: u64, broken: &[(u64, Vec<String>)], t
             figures.changes, figures.waits, figures.moves, figures.corrections
         ),
     );
+    line(
+        "people",
+        format!(
+            "{} refunds waited for an approval, {} approvals, {} requests refused by a limit",
+            figures.awaited, figures.approvals, figures.refused_by_limit
+        ),
+    );
     line("ends", each(&figures.ends));
     let share = 100.0 * figures.doubts as f64 / figures.refunds.max(1) as f64;
     line(

@@ -32,6 +32,8 @@ pub(super) enum StateArg {
     PartiallySucceeded,
     Failed,
     Cancelled,
+    #[value(alias = "awaiting_approval")]
+    AwaitingApproval,
 }
 
 impl RefundArg {
@@ -53,6 +55,7 @@ impl StateArg {
             StateArg::PartiallySucceeded => State::PartiallySucceeded,
             StateArg::Failed => State::Failed,
             StateArg::Cancelled => State::Cancelled,
+            StateArg::AwaitingApproval => State::AwaitingApproval,
         }
     }
 }

@@ -1,6 +1,7 @@
-//! `recoup refunds`: list, show, reconcile, resolve, reassign and cancel refunds through the gRPC
-//! API of a running gateway.
+//! `recoup refunds`: list, show, reconcile, resolve, reassign, cancel, approve and
+//! reject refunds through the gRPC API of a running gateway.
 
+mod approval;
 mod arguments;
 mod resolve;
 
@@ -9,8 +10,10 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use recoup::proto::v1 as proto;
+use recoup::proto::v1::approval_decision::Verdict;
 use recoup::proto::v1::refund_service_client::RefundServiceClient;
 
+use self::approval::{ApprovalArguments, decide};
 use self::arguments::{RefundArg, StateArg, ask, get, render};
 use self::resolve::{ResolveArguments, resolve};
 use super::client::{Connection, PROVIDER_TIMEOUT, READ_TIMEOUT, connect, failure_of, with_timeout};
@@ -42,8 +45,12 @@ enum Action {
     Resolve(ResolveArguments),
     /// Continue a refund whose account is gone or has changed at a configured account.
     Reassign(ReassignArguments),
-    /// Cancel a PENDING refund, which its provider has not processed.
+    /// Cancel a refund that is PENDING or AWAITING_APPROVAL, which its provider has not processed.
     Cancel(CancelArguments),
+    /// Approve a refund that waits for a second person.
+    Approve(ApprovalArguments),
+    /// Reject a refund that waits for a second person.
+    Reject(ApprovalArguments),
 }
 
 #[derive(Args)]
@@ -106,6 +113,8 @@ pub(crate) async fn refunds(arguments: RefundsArguments) -> ExitCode {
             Action::Resolve(arguments) => resolve(&mut client, arguments, json).await,
             Action::Reassign(arguments) => reassign(&mut client, arguments, json).await,
             Action::Cancel(arguments) => cancel(&mut client, arguments, json).await,
+            Action::Approve(arguments) => decide(&mut client, arguments, Verdict::Approved, json).await,
+            Action::Reject(arguments) => decide(&mut client, arguments, Verdict::Rejected, json).await,
         }
     };
     match result.await {

@@ -1,6 +1,7 @@
 //! The state machine as a whole: every pair of state and event, and the invariants of any sequence
 //! of events.
 
+mod approved;
 mod ended;
 mod table;
 
@@ -33,6 +34,22 @@ fn of(target: Target) -> Refund {
         expected_amount: None,
     };
     Refund::new(intent, place(), Timestamp::from_seconds(1_000))
+}
+
+/// A refund that two owners other than the shop's must approve.
+fn awaiting() -> Refund {
+    refund().awaiting(Some(Approval {
+        rule: "large".into(),
+        needed: 2,
+        expire_time: Timestamp::from_seconds(100_000),
+        creator_owner: "shop".into(),
+        decisions: Vec::new(),
+    }))
+}
+
+fn approved(owner: &str, is_last: bool) -> Event {
+    let by = Approver { caller: format!("{owner}-1"), owner: owner.into() };
+    Event::Approved { by, comment: "seen".into(), is_last }
 }
 
 fn held(refund: &Refund) -> Vec<String> {
@@ -84,6 +101,12 @@ fn events() -> Vec<Event> {
             confirmation: Confirmation { status: Some("Completed".into()), ..Confirmation::default() },
             caution_until: Timestamp::from_seconds(9_000),
         },
+        approved("finance", false),
+        approved("audit", true),
+        Event::Rejected {
+            by: Approver { caller: "finance-1".into(), owner: "finance".into() },
+            comment: "no such order".into(),
+        },
     ]
 }
 
@@ -116,6 +139,10 @@ fn events() -> Vec<Event> {
 #[case(State::PartiallySucceeded, &[])]
 #[case(State::Failed, &[("checked", State::Failed), ("corrected", State::Failed)])]
 #[case(State::Cancelled, &[])]
+#[case(State::AwaitingApproval, &[
+    ("cancelled", State::Cancelled), ("expired", State::Failed), ("reassigned", State::AwaitingApproval),
+    ("approved", State::AwaitingApproval), ("approved", State::Pending), ("rejected", State::Cancelled),
+])]
 fn the_table_contains_exactly_these_transitions(#[case] from: State, #[case] moves: &[(&str, State)]) {
     let found: Vec<(&str, State)> = events()
         .iter()
@@ -177,9 +204,10 @@ proptest! {
     #[test]
     fn no_sequence_of_events_breaks_an_invariant(
         picks in proptest::collection::vec((any::<Index>(), proptest::bool::weighted(0.2), -5_i64..50), 0..40),
+        needs_approval in any::<bool>(),
     ) {
         let events = events_with_lookups();
-        let mut refund = refund();
+        let mut refund = if needs_approval { awaiting() } else { refund() };
         let mut now = Timestamp::from_seconds(1_000);
         for (pick, whatever, seconds) in picks {
             now = Timestamp::from_micros(now.as_micros() + seconds * 1_000_000);
@@ -190,7 +218,8 @@ proptest! {
                 let refused_no = refund.state == State::Dispatching && refund.unanswered_attempts > 0;
                 let not_followed = refund.caution_until.is_none() || refund.corrected_time.is_some();
                 let is_over = refund.state == State::Failed && not_followed;
-                prop_assert!(state::transition(refund.state, event).is_err() || refused_no || is_over);
+                let is_unfit = matches!(event, Event::Approved { .. });
+                prop_assert!(state::transition(refund.state, event).is_err() || refused_no || is_over || is_unfit);
                 continue;
             };
             prop_assert_eq!(next.revision, refund.revision + 1);
@@ -221,9 +250,20 @@ proptest! {
                 prop_assert_eq!(next.unanswered_attempts, 0, "what may have happened is never withdrawn");
             }
             // An attempt at another host or login is remembered for ever.
-            let moved = next.place != refund.place && refund.state != State::Pending;
+            let moved = next.place != refund.place && !refund.state.is_unsent();
             prop_assert_eq!(next.attempted_elsewhere, refund.attempted_elsewhere || moved);
             prop_assert!(!event.note(&next).is_empty());
+            if let Some(approval) = &next.approval {
+                let owners: std::collections::BTreeSet<&str> =
+                    approval.decisions.iter().map(|decision| decision.by.owner.as_str()).collect();
+                prop_assert!(next.attempt_count == 0 || (owners.len() >= 2 && !owners.contains("shop")));
+                prop_assert!(next.pending_since() >= refund.pending_since());
+                let is_expired = event.kind() == crate::domain::event::EventKind::Expired;
+                prop_assert!(!is_expired || event.note(&next).contains("approved in time") != approval.is_complete());
+            }
+            prop_assert_eq!(next.assumed_amount, refund.assumed_amount);
+            prop_assert!(next.is_counted() || matches!(next.state, State::Cancelled | State::Failed));
+            prop_assert!(!next.is_counted() || next.state != State::Cancelled);
             refund = next;
         }
     }

@@ -136,7 +136,7 @@ async fn a_start_logs_what_it_moved_and_what_it_could_not_move(#[case] free: u32
             related: RelatedLogins::default(),
             dispatch: None,
             allow_similar: false,
-            actor: Authority::unrestricted().actor,
+            by: Authority::unrestricted(),
             now: NOW,
             ticket: Ticket::default(),
             trace_parent: None,

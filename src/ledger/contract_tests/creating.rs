@@ -185,7 +185,8 @@ async fn a_similar_refund_that_failed_blocks_no_other(#[values(SqliteFile, Sqlit
     let bench = LedgerBench::new(backend);
     for (number, state) in State::ALL.into_iter().enumerate() {
         let amount = 1250 + i64::try_from(number).unwrap();
-        let first = bench.new_refund(debitsuccess(&format!("first-{number}"), "DS1", amount)).await;
+        let first = debitsuccess(&format!("first-{number}"), "DS1", amount);
+        let first = bench.new_refund_by(create_for(state, first)).await;
         assert_eq!(bench.record(&first, &events_to(state)).await.unwrap().state, state);
         let second = create(debitsuccess(&format!("second-{number}"), "DS1", amount));
         let answer = bench.create(second.clone()).await;

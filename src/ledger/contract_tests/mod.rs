@@ -4,9 +4,11 @@
 //! ledger in [`LedgerBench::new`] and [`LedgerBench::reopened`], and implements [`TestedLedger`].
 
 mod administration;
+mod approving;
 mod creating;
 mod history;
 mod holding;
+mod limiting;
 mod reading;
 mod reassigning;
 mod recording;
@@ -16,7 +18,7 @@ pub(in crate::ledger) mod samples;
 use tempfile::TempDir;
 
 use self::Backend::{SqliteFile, SqliteMemory};
-use self::samples::{create, events_to, record, sectigo};
+use self::samples::{create, create_for, events_to, record, sectigo};
 use crate::domain::event::Event;
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::state::State;
@@ -87,7 +89,11 @@ impl LedgerBench {
     }
 
     async fn new_refund(&self, intent: Intent) -> Refund {
-        match self.create(create(intent)).await.unwrap() {
+        self.new_refund_by(create(intent)).await
+    }
+
+    async fn new_refund_by(&self, create: NewRefund) -> Refund {
+        match self.create(create).await.unwrap() {
             CreateOutcome::New(refund) => refund,
             CreateOutcome::Known(refund) => panic!("{} was there already", refund.id()),
         }
@@ -99,7 +105,7 @@ impl LedgerBench {
 
     /// A new refund with a target of its own, led to `state`.
     async fn refund_in(&self, state: State, id: &str) -> Refund {
-        let refund = self.new_refund(sectigo(id, id)).await;
+        let refund = self.new_refund_by(create_for(state, sectigo(id, id))).await;
         self.record(&refund, &events_to(state)).await.unwrap()
     }
 }

@@ -7,13 +7,14 @@ use rstest::rstest;
 
 use super::samples::*;
 use super::{Backend, LedgerBench, SqliteFile, SqliteMemory};
+use crate::domain::authority::Authority;
 use crate::domain::event::{Decided, Event, Observation, RecordSeen, Resolution};
 use crate::domain::ids::{AccountName, RefundId};
 use crate::domain::outcome::Acceptance;
 use crate::domain::refund::{Intent, Refund};
 use crate::domain::state::State;
 use crate::domain::target::{DebitsuccessFields, DebitsuccessTarget, Target};
-use crate::ledger::{CreateOutcome, DueKind, DueQuery, ListQuery, ListedRefund, NewRefund, RecordEvents};
+use crate::ledger::{DueKind, DueQuery, ListQuery, ListedRefund, NewRefund, RecordEvents};
 
 #[rstest]
 #[tokio::test]
@@ -98,9 +99,8 @@ fn every_filter_agrees_with_a_plain_search(#[values(SqliteFile, SqliteMemory)] b
             };
             // A clock that is set back now and then.
             let actor = called_by([None, Some("shop"), Some("desk")][usize::try_from(number % 3).unwrap()]);
-            let request = NewRefund { actor, now: at(number * 7 % 36), ..create(intent) };
-            let created = bench.create(request).await.unwrap();
-            let CreateOutcome::New(refund) = created else { panic!("it was recorded before") };
+            let by = Authority { actor, ..create_for(state, intent.clone()).by };
+            let refund = bench.new_refund_by(NewRefund { by, now: at(number * 7 % 36), ..create(intent) }).await;
             let refund = bench.record(&refund, &events_to(state)).await.unwrap();
             if number % 5 == 0 && matches!(state, State::Submitted | State::InDoubt | State::NeedsReview) {
                 let to = ACCOUNTS.into_iter().find(|account| *account != refund.account.as_str()).unwrap();

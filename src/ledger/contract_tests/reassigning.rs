@@ -326,13 +326,14 @@ async fn open_refunds_are_counted_and_read_by_their_place(#[values(SqliteFile, S
     created(&bench, at_login("elsewhere", sectigo("elsewhere", "9"))).await;
     let counted = |provider, at: Destination, count| OpenRefunds { provider, at, count };
     let expected = [
-        counted(ProviderKind::Sectigo, at("certs"), 4),
+        counted(ProviderKind::Sectigo, at("certs"), 5),
         counted(ProviderKind::Sectigo, to("certs", "elsewhere"), 1),
         counted(ProviderKind::Namecom, at("domains"), 1),
     ];
     assert_eq!(bench.ledger.open_refunds().await.unwrap(), expected);
     let certs = |state, count| (at("certs").account, state, count);
     let by_state = [
+        certs(State::AwaitingApproval, 1),
         certs(State::InDoubt, 1),
         certs(State::NeedsReview, 1),
         certs(State::Pending, 2),
@@ -343,7 +344,8 @@ async fn open_refunds_are_counted_and_read_by_their_place(#[values(SqliteFile, S
     let page = bench.ledger.open_at(&at("certs"), 0, 3).await.unwrap();
     let rest = bench.ledger.open_at(&at("certs"), page.last().unwrap().ordinal, 3).await.unwrap();
     let states: Vec<State> = page.iter().chain(&rest).map(|listed| listed.refund.state).collect();
-    assert_eq!((page.len(), states), (3, vec![State::Pending, State::Submitted, State::InDoubt, State::NeedsReview]));
+    let open = [State::Pending, State::Submitted, State::InDoubt, State::NeedsReview, State::AwaitingApproval];
+    assert_eq!((page.len(), states), (3, open.to_vec()));
 }
 
 /// A standstill lasts from the first start without this account and place until one with it.

@@ -1,6 +1,7 @@
 //! Whatever happened to a refund, what is read after a restart is what `Refund::apply` computed.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -10,6 +11,7 @@ use rstest::rstest;
 
 use super::samples::*;
 use super::{Backend, LedgerBench, SqliteFile, SqliteMemory};
+use crate::domain::approval::{Approval, Approver};
 use crate::domain::clock::Timestamp;
 use crate::domain::event::{Decided, Event, Observation, RecordSeen, Resolution};
 use crate::domain::ids::{AccountName, RefundId};
@@ -151,6 +153,13 @@ fn event() -> impl Strategy<Value = Event> {
         }),
         1 => any::<String>().prop_map(|evidence| Event::Escalated { evidence, foreign_record: false }),
         1 => Just(Event::Cancelled),
+        1 => Just(Event::Expired),
+        4 => ("[a-c]", "[a-c]", any::<String>(), any::<bool>()).prop_map(|(caller, owner, comment, is_last)| {
+            Event::Approved { by: Approver { caller, owner }, comment, is_last }
+        }),
+        1 => ("[a-c]", "[a-c]", any::<String>()).prop_map(|(caller, owner, comment)| {
+            Event::Rejected { by: Approver { caller, owner }, comment }
+        }),
     ]
 }
 
@@ -178,11 +187,22 @@ async fn check_histories(backend: Backend, histories: Vec<History>) {
         // A login for each, because this is not about reservations.
         let at = place(&format!("login {number}"));
         let first = first_attempt(dispatch);
-        let actor = called_by((number % 2 == 0).then_some("shop"));
-        let created_by = actor.created_by();
-        let request = NewRefund { dispatch: first, place: at.clone(), actor, ..create(intent.clone()) };
-        let mut model = Refund { created_by, ..Refund::new(intent, at, NOW) };
-        if dispatch {
+        let by = match number % 3 {
+            0 => acting(called_by(None)),
+            1 => acting(called_by(Some("shop"))),
+            _ => approved_by(2),
+        };
+        let created_by = by.actor.created_by();
+        let approval = (number % 3 == 2).then(|| Approval {
+            rule: "large".to_owned(),
+            needed: 2,
+            expire_time: NOW.saturating_add(Duration::from_secs(3_600)),
+            creator_owner: "team".to_owned(),
+            decisions: Vec::new(),
+        });
+        let request = NewRefund { dispatch: first, place: at.clone(), by, ..create(intent.clone()) };
+        let mut model = Refund { created_by, ..Refund::new(intent, at, NOW) }.awaiting(approval);
+        if dispatch && model.state == State::Pending {
             model = model.apply(&Event::Dispatched { credential: None }, NOW).unwrap();
         }
         assert_eq!(bench.create(request).await, Ok(CreateOutcome::New(model.clone())));

@@ -1,9 +1,11 @@
 //! Refunds, events and requests that the ledger's tests use.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::domain::authority::Actor;
+use crate::domain::approval::Approver;
+use crate::domain::authority::{AccountSet, Actor, Amounts, ApprovalRule, Authority, CallerLimits, CallerRules, Rules};
 use crate::domain::clock::Timestamp;
 use crate::domain::event::{Event, Observation, RecordSeen};
 use crate::domain::ids::{AccountName, RefundId};
@@ -26,6 +28,51 @@ pub(in crate::ledger) const ATTEMPTS: &str = "SELECT count(*) FROM events WHERE 
 pub(in crate::ledger) fn called_by(name: Option<&str>) -> Actor {
     let (credential, policy) = (Some("token:1".to_owned()), Some("0123abcd".to_owned()));
     name.map_or_else(|| actor("caller"), |name| Actor { credential, policy, ..actor(name) })
+}
+
+/// Without rules.
+pub(in crate::ledger) fn acting(actor: Actor) -> Authority {
+    Authority { actor, ..Authority::unrestricted() }
+}
+
+/// A caller of an access file with these limits and rules, which names three owners.
+pub(in crate::ledger) fn ruled(name: &str, limits: CallerLimits, change: impl FnOnce(&mut Rules)) -> Authority {
+    let caller = |owner: &str| CallerRules {
+        owner: owner.to_owned(),
+        may_create: true,
+        accounts: AccountSet::All,
+        limits: limits.clone(),
+    };
+    let owners = [("shop", "team"), ("desk", "team"), ("finance", "finance"), ("audit", "audit")];
+    let callers = owners.into_iter().map(|(name, owner)| (name.to_owned(), caller(owner))).collect();
+    let mut rules = Rules { callers, ..Rules::default() };
+    change(&mut rules);
+    Authority { actor: called_by(Some(name)), rules: Arc::new(rules) }
+}
+
+/// Hundredths of USD.
+pub(in crate::ledger) fn usd(minor_units: i64) -> Amounts {
+    Amounts::from([(Currency::USD, minor_units)])
+}
+
+/// A caller every refund of whom waits for `needed` approvals.
+pub(in crate::ledger) fn approved_by(needed: u32) -> Authority {
+    ruled("shop", CallerLimits::default(), |rules| {
+        rules.approvals.push(ApprovalRule {
+            name: "large".to_owned(),
+            accounts: AccountSet::All,
+            at_least: usd(0),
+            similar: false,
+            needed,
+            expire_after: Duration::from_secs(3_600),
+        });
+    })
+}
+
+/// An approval by this owner's caller of the same name.
+pub(in crate::ledger) fn approved(owner: &str, is_last: bool) -> Event {
+    let by = Approver { caller: owner.to_owned(), owner: owner.to_owned() };
+    Event::Approved { by, comment: "seen".to_owned(), is_last }
 }
 
 /// Moves a refund to another account under the same login.
@@ -66,7 +113,7 @@ pub(in crate::ledger) fn create(intent: Intent) -> NewRefund {
         related: RelatedLogins::default(),
         dispatch: None,
         allow_similar: false,
-        actor: actor("caller"),
+        by: acting(actor("caller")),
         now: NOW,
         ticket: Ticket::default(),
         trace_parent: None,
@@ -113,14 +160,22 @@ pub(in crate::ledger) fn debitsuccess(id: &str, account_reference_no: &str, mino
     intent(id, "debits", Target::Debitsuccess(DebitsuccessTarget::new(fields).unwrap()))
 }
 
-/// Events that lead a new refund to `state`.
+/// A new refund that [`events_to`] lead to `state`.
+pub(in crate::ledger) fn create_for(state: State, intent: Intent) -> NewRefund {
+    match state {
+        State::AwaitingApproval => NewRefund { by: approved_by(1), ..create(intent) },
+        _ => create(intent),
+    }
+}
+
+/// Events that lead a refund of [`create_for`] to `state`.
 pub(in crate::ledger) fn events_to(state: State) -> Vec<Event> {
     let mut events = match state {
-        State::Pending | State::Cancelled => Vec::new(),
+        State::Pending | State::Cancelled | State::AwaitingApproval => Vec::new(),
         _ => vec![Event::Dispatched { credential: None }],
     };
     events.extend(match state {
-        State::Pending | State::Dispatching => Vec::new(),
+        State::Pending | State::Dispatching | State::AwaitingApproval => Vec::new(),
         State::Submitted => vec![Event::Accepted(Acceptance::default())],
         State::InDoubt => vec![doubted()],
         State::NeedsReview => {
@@ -147,6 +202,11 @@ pub(in crate::ledger) fn one_event_of_each_kind() -> Vec<Event> {
         Event::Checked(Observation::new("nothing there", RecordSeen::Absent)),
         Event::Escalated { evidence: "nothing more to ask".to_owned(), foreign_record: false },
         Event::Cancelled,
+        approved("audit", true),
+        Event::Rejected {
+            by: Approver { caller: "f".to_owned(), owner: "finance".to_owned() },
+            comment: "no".to_owned(),
+        },
     ]
 }
 

@@ -11,8 +11,10 @@
 //! writer        the writer thread: batches, commits, checkpoints
 //! executor      where reads and writes run: on threads, or on the caller's
 //! transaction   what a write does inside a transaction
+//! evaluation    what a new refund would lead to
 //! queries       all reads but pages
 //! pages         pages of refunds, for lists
+//! spending      what callers and accounts have asked for, for limits over a day
 //! pauses        pauses of accounts
 //! row_cache     rows that the writer need not read again
 //! rows          rows as values of encoding
@@ -33,6 +35,7 @@
 
 mod audit;
 mod backup;
+mod evaluation;
 mod executor;
 mod failure;
 mod file_watch;
@@ -44,6 +47,7 @@ mod pauses;
 mod queries;
 mod row_cache;
 mod rows;
+mod spending;
 mod state_counts;
 mod survey;
 #[cfg(test)]
@@ -185,7 +189,7 @@ impl Ledger for SqliteLedger {
         self.read(move |connection| {
             // One snapshot for the id, the reservations and the similar refunds.
             let snapshot = connection.unchecked_transaction()?;
-            queries::evaluate_create(&snapshot, &create)
+            evaluation::evaluate_create(&snapshot, &create)
         })
         .await
     }
@@ -293,6 +297,14 @@ impl Ledger for SqliteLedger {
         self.read(move |connection| queries::next_due(connection, kind, &at)).await
     }
 
+    async fn unapproved(&self, at: Timestamp, limit: u32) -> Result<Vec<Refund>, LedgerError> {
+        self.read(move |connection| queries::unapproved(connection, at, limit)).await
+    }
+
+    async fn next_approval_expiry(&self) -> Result<Option<Timestamp>, LedgerError> {
+        self.read(queries::next_approval_expiry).await
+    }
+
     async fn entered_state_at(&self, id: &RefundId, state: State) -> Result<Option<Timestamp>, LedgerError> {
         let id = id.clone();
         self.read(move |connection| queries::entered_state_at(connection, &id, state)).await
@@ -352,6 +364,11 @@ impl LedgerAdmin for SqliteLedger {
     async fn oldest_pending(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError> {
         let account = account.clone();
         self.read(move |connection| queries::time_of(connection, &queries::OLDEST_PENDING, &account)).await
+    }
+
+    async fn oldest_unapproved(&self, account: &AccountName) -> Result<Option<Timestamp>, LedgerError> {
+        let account = account.clone();
+        self.read(move |connection| queries::time_of(connection, queries::OLDEST_UNAPPROVED, &account)).await
     }
 
     async fn keep_access_file(&self, digest: &str, text: &str, now: Timestamp) -> Result<(), LedgerError> {

@@ -199,6 +199,12 @@ impl PageBounds {
     }
 }
 
+/// Refunds after this ordinal include all that were created at `time` or later.
+pub(super) fn ordinal_before(connection: &Connection, time: Timestamp) -> Result<i64, StepError> {
+    let query = ListQuery { created_from: Some(time), ..ListQuery::default() };
+    Ok(PageBounds::of(connection, &query)?.after)
+}
+
 /// An ordinal of a refund created before `time` whose successor was not, or that is the `last` one.
 /// 0: the first was not created before it.
 fn last_created_before(connection: &Connection, last: i64, time: i64) -> Result<i64, StepError> {

@@ -1,5 +1,5 @@
-//! All reads of the tables but pages. Each works on any connection, so that [`evaluate_create`]
-//! gives the same answer inside the writer's transaction and outside.
+//! All reads of the tables but pages. Each works on any connection, inside the writer's transaction
+//! and outside.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -21,9 +21,7 @@ use crate::domain::target::Target;
 use crate::ledger::encoding::{StoredEvent, StoredRefund, integer};
 use crate::ledger::export::ExportedEvent;
 use crate::ledger::hash_chain::{self, ChainHead, EventHashInput};
-use crate::ledger::{
-    self, CreateOutcome, DueKind, DueQuery, LedgerError, ListedRefund, NewRefund, OpenRefunds, RelatedLogins,
-};
+use crate::ledger::{DueKind, DueQuery, LedgerError, ListedRefund, OpenRefunds, RelatedLogins};
 
 /// Rows that [`verify`] holds in memory at once.
 const VERIFY_PAGE: u32 = 1_000;
@@ -38,7 +36,8 @@ static FIND: LazyLock<String> = LazyLock::new(|| format!("{} WHERE id = ?1", *SE
 const AT: &str = "account = ?1 AND endpoint = ?2 AND login = ?3 AND currency = ?4";
 
 /// Refunds that still need their account, worded like the partial index so that it applies.
-const OPEN: &str = "(state = 'PENDING' OR state = 'SUBMITTED' OR state = 'IN_DOUBT' OR state = 'NEEDS_REVIEW')";
+const OPEN: &str = "(state = 'PENDING' OR state = 'AWAITING_APPROVAL' OR state = 'SUBMITTED' \
+     OR state = 'IN_DOUBT' OR state = 'NEEDS_REVIEW')";
 
 /// Refunds that are looked up at once because no time is set, worded like the partial index.
 const UNTIMED: &str = "(state = 'IN_DOUBT' OR state = 'SUBMITTED') AND next_check IS NULL";
@@ -134,6 +133,22 @@ fn next_due_sql(kind: DueKind, scope: &str) -> String {
 pub(super) const OLDEST_DOUBT: &str =
     "SELECT min(doubt_since) FROM refunds WHERE account = ?1 AND doubt_since IS NOT NULL";
 
+/// The first of account ?1 in the order of recording, which is nearly that of creation.
+pub(super) const OLDEST_UNAPPROVED: &str = "SELECT (SELECT create_time FROM refunds INDEXED BY refunds_by_state \
+     WHERE account = ?1 AND state = 'AWAITING_APPROVAL' ORDER BY ordinal LIMIT 1)";
+
+/// Refunds that wait for an approval until ?1 or less long, at most ?2.
+pub(super) static UNAPPROVED: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "{} INDEXED BY refunds_to_approve WHERE state = 'AWAITING_APPROVAL' AND approval_expire_time <= ?1 \
+         ORDER BY approval_expire_time LIMIT ?2",
+        *SELECT_REFUND
+    )
+});
+
+pub(super) const NEXT_APPROVAL_EXPIRY: &str =
+    "SELECT min(approval_expire_time) FROM refunds INDEXED BY refunds_to_approve WHERE state = 'AWAITING_APPROVAL'";
+
 /// The refunds that hold key ?1, with login and end of the reservation.
 pub(super) const HOLDERS: &str = "SELECT r.id, r.account, h.login, h.until_time, h.ordinal FROM reservations h \
      JOIN refunds r ON r.ordinal = h.ordinal WHERE h.key = ?1";
@@ -198,20 +213,6 @@ pub(super) struct ConflictCheck<'a> {
     /// refund under that login were checked when the later of the two was recorded, and its caller
     /// may have allowed them.
     pub(super) itself: Option<(i64, &'a str)>,
-}
-
-/// The result of `create` without recording anything: the refund as it would be, or the existing
-/// one.
-pub(super) fn evaluate_create(connection: &Connection, create: &NewRefund) -> Result<CreateOutcome, StepError> {
-    let NewRefund { intent, place, related, allow_similar, actor, now, .. } = create;
-    if let Some(StoredRefund { refund, .. }) = find_in_any_case(connection, &intent.id)? {
-        return Ok(CreateOutcome::Known(ledger::match_existing(refund, intent)?));
-    }
-    let (target, login) = (&intent.target, place.login.as_str());
-    let similar = if *allow_similar { Similar::Firm } else { Similar::Any };
-    check_conflicts(connection, &ConflictCheck { target, login, related, similar, now: *now, itself: None })?;
-    let created = Refund::new(intent.clone(), place.clone(), *now);
-    Ok(CreateOutcome::New(Refund { created_by: actor.created_by(), ..created }))
 }
 
 /// Rejects a refund whose target another refund holds, or that is a likely duplicate of another.
@@ -304,7 +305,7 @@ pub(super) fn find(connection: &Connection, id: &RefundId) -> Result<Option<Stor
 }
 
 /// The refund whose id is `id`, or differs from it in upper and lower case alone.
-fn find_in_any_case(connection: &Connection, id: &RefundId) -> Result<Option<StoredRefund>, StepError> {
+pub(super) fn find_in_any_case(connection: &Connection, id: &RefundId) -> Result<Option<StoredRefund>, StepError> {
     Ok(refunds(connection, &FIND, params![id.as_str()])?.pop())
 }
 
@@ -438,13 +439,23 @@ pub(super) fn next_due(
     time(connection, &statements_of(kind).next_due, params_from_iter(place_values(destination)))
 }
 
-/// The time that `sql` ([`OLDEST_DOUBT`], [`OLDEST_PENDING`]) returns for an account.
+/// The time that `sql` ([`OLDEST_DOUBT`], [`OLDEST_PENDING`], [`OLDEST_UNAPPROVED`]) returns for an
+/// account.
 pub(super) fn time_of(
     connection: &Connection,
     sql: &str,
     account: &AccountName,
 ) -> Result<Option<Timestamp>, StepError> {
     time(connection, sql, params![account.as_str()])
+}
+
+pub(super) fn unapproved(connection: &Connection, at: Timestamp, limit: u32) -> Result<Vec<Refund>, StepError> {
+    let stored = refunds(connection, &UNAPPROVED, params![at.as_micros(), limit])?;
+    Ok(stored.into_iter().map(|stored| stored.refund).collect())
+}
+
+pub(super) fn next_approval_expiry(connection: &Connection) -> Result<Option<Timestamp>, StepError> {
+    time(connection, NEXT_APPROVAL_EXPIRY, [])
 }
 
 fn time(connection: &Connection, sql: &str, values: impl Params) -> Result<Option<Timestamp>, StepError> {

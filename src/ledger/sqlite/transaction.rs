@@ -8,11 +8,13 @@ use std::sync::LazyLock;
 use rusqlite::types::Value as SqlValue;
 use rusqlite::{Connection, params, params_from_iter};
 
+use super::evaluation;
 use super::failure::StepError;
 use super::pauses;
 use super::queries::{self, ConflictCheck, Similar};
 use super::row_cache::RowCache;
 use super::rows::RowRef;
+use super::spending;
 use super::state_counts::Transition;
 use crate::domain::authority::Actor;
 use crate::domain::clock::Timestamp;
@@ -82,15 +84,18 @@ const UPDATE_CLOCK_DISORDER: &str = "UPDATE clock_disorder SET overtaken = max(c
 
 pub(super) fn create(txn: &mut WriteTxn<'_>, create: &NewRefund) -> Result<CreateOutcome, StepError> {
     let connection = txn.connection;
-    let created = match queries::evaluate_create(connection, create)? {
+    let created = match evaluation::evaluate_create(connection, create)? {
         CreateOutcome::New(refund) => refund,
         known @ CreateOutcome::Known(_) => return Ok(known),
     };
     let gateway = Actor::gateway();
     let mut history = Vec::with_capacity(2);
-    let recorded = NewEvent { from: None, kind: EventKind::Created, attempt: 0, actor: &create.actor, note: None };
+    let recorded = NewEvent { from: None, kind: EventKind::Created, attempt: 0, actor: &create.by.actor, note: None };
+    // A refund that waits for an approval has no attempt, nor has one of a paused account.
     let dispatch = match &create.dispatch {
-        Some(first) if !pauses::is_paused(connection, &created.account)? => Some(first),
+        Some(first) if created.state == State::Pending && !pauses::is_paused(connection, &created.account)? => {
+            Some(first)
+        }
         _ => None,
     };
     let refund = if let Some(FirstAttempt { credential }) = dispatch {
@@ -125,6 +130,7 @@ pub(super) fn create(txn: &mut WriteTxn<'_>, create: &NewRefund) -> Result<Creat
         reserve(connection, ordinal, &reservation, &create.place.login, create.now)?;
     }
     record_payee(connection, ordinal, &refund)?;
+    spending::record_created(connection, create, &refund)?;
     if let Some(trace_parent) = &create.trace_parent {
         let sql = "INSERT INTO refund_traces (ordinal, trace_parent) VALUES (?1, ?2)";
         connection.prepare_cached(sql)?.execute(params![ordinal, trace_parent])?;
@@ -369,6 +375,7 @@ fn apply(
     let intent = encoding::intent_values(&refund);
     append(connection, txn.head, ordinal, &intent, history)?;
     update_holdings(connection, ordinal, &before, &refund, now)?;
+    spending::record_change(connection, &before, &refund)?;
 
     let from = Some((before.account, before.state));
     txn.transitions.push(Transition { from, to: (refund.account.clone(), refund.state) });

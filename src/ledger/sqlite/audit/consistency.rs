@@ -1,5 +1,7 @@
 //! Every refund's row, attempts and holdings against its history.
 
+use std::collections::BTreeMap;
+
 use rusqlite::types::Value;
 use rusqlite::{Connection, params};
 use sha2::{Digest as _, Sha256};
@@ -8,11 +10,13 @@ use super::{Findings, RefundsRead};
 use crate::domain::clock::Timestamp;
 use crate::domain::event::EventKind;
 use crate::domain::history;
-use crate::domain::refund::{Reservation, SimilarityWindow};
+use crate::domain::limits;
+use crate::domain::refund::{Refund, Reservation, SimilarityWindow};
 use crate::domain::state::State;
 use crate::ledger::encoding::StoredRefund;
 use crate::ledger::hash_chain;
 use crate::ledger::sqlite::rows;
+use crate::ledger::sqlite::spending::{self, Sums};
 
 /// An event of a refund, read leniently: the check of the chain reports values that do not parse.
 struct EventRow {
@@ -66,7 +70,10 @@ const DISPATCHING: &str = State::Dispatching.as_str();
 
 pub(super) fn check(connection: &Connection, findings: &mut Findings) -> RefundsRead {
     let mut read = RefundsRead::default();
-    findings.pass("refunds", |findings| check_refunds(connection, findings, &mut read));
+    let mut spent = Spent::default();
+    findings.pass("spending_subjects", |_| spent.read_subjects(connection));
+    findings.pass("refunds", |findings| check_refunds(connection, findings, &mut read, &mut spent));
+    findings.pass("spending", |findings| spent.check(connection, findings));
     for table in &INDEX_TABLES {
         findings.pass(table.name, |findings| check_no_extra_rows(connection, table, findings));
     }
@@ -127,7 +134,69 @@ fn check_clock_disorder(connection: &Connection, findings: &mut Findings) -> rus
     Ok(())
 }
 
-fn check_refunds(connection: &Connection, findings: &mut Findings, read: &mut RefundsRead) -> rusqlite::Result<()> {
+/// What the refunds of each subject in `spending_subjects` count, computed again.
+#[derive(Default)]
+struct Spent(BTreeMap<String, (i64, Sums)>);
+
+impl Spent {
+    fn read_subjects(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        let mut subjects = connection.prepare("SELECT subject, from_hour FROM spending_subjects")?;
+        let mut rows = subjects.query([])?;
+        while let Some(row) = rows.next()? {
+            self.0.insert(row.get(0)?, (row.get(1)?, Sums::new()));
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, refund: &Refund) {
+        if self.0.is_empty() {
+            return;
+        }
+        for subject in spending::subjects(refund.created_by.as_deref(), &refund.intent.account) {
+            if let Some((from, sums)) = self.0.get_mut(&subject.key())
+                && *from <= limits::hour_of(refund.create_time)
+            {
+                spending::add_to(sums, refund);
+            }
+        }
+    }
+
+    fn check(mut self, connection: &Connection, findings: &mut Findings) -> rusqlite::Result<()> {
+        let mut kept = connection.prepare("SELECT subject, hour, currency, refunds, minor_units FROM spending")?;
+        let mut rows = kept.query([])?;
+        while let Some(row) = rows.next()? {
+            let (subject, hour, currency): (String, i64, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            let (refunds, minor_units): (i64, i64) = (row.get(3)?, row.get(4)?);
+            let place = format!("subject {subject}, hour {hour}, currency {currency}");
+            let Some((_, sums)) = self.0.get_mut(&subject) else {
+                findings.add("spending", place, "subject", "is not in spending_subjects");
+                continue;
+            };
+            let (expected, sum) = sums.remove(&(hour, currency)).unwrap_or_default();
+            if u64::try_from(refunds) != Ok(expected) {
+                findings.add("spending", &place, "refunds", format!("is {refunds}, and the refunds are {expected}"));
+            }
+            if minor_units != sum {
+                let problem = format!("is {minor_units}, and the refunds count {sum}");
+                findings.add("spending", &place, "minor_units", problem);
+            }
+        }
+        for (subject, (_, missing)) in self.0 {
+            for ((hour, currency), (refunds, _)) in missing {
+                let place = format!("subject {subject}, hour {hour}, currency {currency}");
+                findings.add("spending", place, "hour", format!("is missing, and {refunds} refunds count there"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_refunds(
+    connection: &Connection,
+    findings: &mut Findings,
+    read: &mut RefundsRead,
+    spent: &mut Spent,
+) -> rusqlite::Result<()> {
     let mut refunds = connection.prepare(&format!("SELECT {} FROM refunds ORDER BY ordinal", rows::refund_select()))?;
     let mut rows = refunds.query([])?;
     let mut last = 0_i64;
@@ -140,7 +209,10 @@ fn check_refunds(connection: &Connection, findings: &mut Findings, read: &mut Re
         last = ordinal;
         read.refunds = read.refunds.saturating_add(1);
         let stored = match rows::refund(row) {
-            Ok(stored) => Some(stored),
+            Ok(stored) => {
+                spent.add(&stored.refund);
+                Some(stored)
+            }
             Err(error) => {
                 findings.add_error("refunds", &place, error);
                 None

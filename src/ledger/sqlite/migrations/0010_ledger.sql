@@ -20,6 +20,10 @@ CREATE TABLE refunds (
     created_by  TEXT    CHECK (created_by <> ''),
     expected_currency_code TEXT CHECK (length(expected_currency_code) = 3),
     expected_minor_units   INTEGER,
+    -- What the refund counts against limits, where its target names no amount. Null there: nothing
+    -- said how much it is.
+    assumed_currency_code  TEXT CHECK (length(assumed_currency_code) = 3),
+    assumed_minor_units    INTEGER,
 
     -- The account that the refund is at, and the host, login (a digest) and currency that the
     -- account had when the refund was recorded there or reassigned to it.
@@ -32,7 +36,7 @@ CREATE TABLE refunds (
     state       TEXT    NOT NULL
         CHECK (state = 'PENDING' OR state = 'DISPATCHING' OR state = 'SUBMITTED' OR state = 'IN_DOUBT'
         OR state = 'NEEDS_REVIEW' OR state = 'SUCCEEDED' OR state = 'PARTIALLY_SUCCEEDED'
-        OR state = 'FAILED' OR state = 'CANCELLED'),
+        OR state = 'FAILED' OR state = 'CANCELLED' OR state = 'AWAITING_APPROVAL'),
     revision    INTEGER NOT NULL CHECK (revision >= 1),
     update_time INTEGER NOT NULL,
     dispatch_time INTEGER,
@@ -72,6 +76,10 @@ CREATE TABLE refunds (
     caution_until       INTEGER CHECK (caution_until IS NULL OR state = 'FAILED'),
     corrected_time      INTEGER CHECK (corrected_time IS NULL OR state = 'FAILED'),
     doubt_not_processed INTEGER CHECK (doubt_not_processed = 1),
+    -- A JSON object: the rule that asked for a second person, how many are needed, the owner of who
+    -- asked for the refund, and the decisions.
+    approval            TEXT,
+    approval_expire_time INTEGER,
 
     -- The schedule of lookups. Not part of the history: no digest covers it, and it changes without
     -- an event.
@@ -92,13 +100,16 @@ CREATE TABLE refunds (
     CHECK ((state = 'SUCCEEDED' OR state = 'PARTIALLY_SUCCEEDED' OR state = 'FAILED' OR state = 'CANCELLED')
          = (complete_time IS NOT NULL)),
     CHECK (state = 'PENDING' OR not_before IS NULL),
+    CHECK (state <> 'AWAITING_APPROVAL' OR (approval IS NOT NULL AND attempt_count = 0)),
+    CHECK ((approval IS NULL) = (approval_expire_time IS NULL)),
     -- A refund that may have happened is never cancelled.
     CHECK (state <> 'CANCELLED' OR unanswered_attempts = 0),
     CHECK ((error_code IS NULL) = (error_message IS NULL)),
     CHECK ((error_code IS NULL) = (error_http_status IS NULL)),
     CHECK ((error_code IS NULL) = (error_category IS NULL)),
     CHECK ((refunded_currency_code IS NULL) = (refunded_minor_units IS NULL)),
-    CHECK ((expected_currency_code IS NULL) = (expected_minor_units IS NULL))
+    CHECK ((expected_currency_code IS NULL) = (expected_minor_units IS NULL)),
+    CHECK ((assumed_currency_code IS NULL) = (assumed_minor_units IS NULL))
 ) STRICT;
 
 -- For a page of some states or of one account: each state of each account is a short ordered walk,
@@ -127,7 +138,10 @@ CREATE INDEX refunds_unheard ON refunds (account, endpoint, login, currency, nex
 CREATE INDEX refunds_in_doubt ON refunds (account, doubt_since) WHERE doubt_since IS NOT NULL;
 -- Where open refunds are: compared with the configuration at every start.
 CREATE INDEX refunds_open ON refunds (account, endpoint, login, currency, provider)
-    WHERE state = 'PENDING' OR state = 'SUBMITTED' OR state = 'IN_DOUBT' OR state = 'NEEDS_REVIEW';
+    WHERE state = 'PENDING' OR state = 'AWAITING_APPROVAL' OR state = 'SUBMITTED' OR state = 'IN_DOUBT'
+    OR state = 'NEEDS_REVIEW';
+-- Refunds that wait for an approval, at whatever account: they fail at that time.
+CREATE INDEX refunds_to_approve ON refunds (approval_expire_time) WHERE state = 'AWAITING_APPROVAL';
 
 CREATE TRIGGER refunds_are_kept BEFORE DELETE ON refunds
 BEGIN
@@ -135,7 +149,8 @@ BEGIN
 END;
 
 CREATE TRIGGER intents_never_change BEFORE UPDATE OF
-    ordinal, id, provider, target, labels, create_time, created_by, expected_currency_code, expected_minor_units
+    ordinal, id, provider, target, labels, create_time, created_by, expected_currency_code, expected_minor_units,
+    assumed_currency_code, assumed_minor_units
 ON refunds
 BEGIN
     SELECT RAISE(ABORT, 'an intent never changes');
@@ -197,6 +212,25 @@ CREATE TABLE standstills (
     PRIMARY KEY (account, endpoint, login, currency, begin_time)
 ) STRICT, WITHOUT ROWID;
 
+-- What the refunds of a caller ("caller:NAME") or an account ("account:NAME") count together, by
+-- the hour of their creation since 1970, for limits over a day. Kept from the first refund that is
+-- judged by such a limit to the first one that is not: a refund without limits writes nothing here.
+CREATE TABLE spending (
+    subject     TEXT    NOT NULL,
+    hour        INTEGER NOT NULL,
+    -- Empty: nothing said how much the refunds are.
+    currency    TEXT    NOT NULL,
+    refunds     INTEGER NOT NULL CHECK (refunds >= 0),
+    minor_units INTEGER NOT NULL CHECK (minor_units >= 0),
+    PRIMARY KEY (subject, hour, currency)
+) STRICT, WITHOUT ROWID;
+
+-- Of whom spending is kept, and the oldest hour that it is complete for.
+CREATE TABLE spending_subjects (
+    subject   TEXT    NOT NULL PRIMARY KEY,
+    from_hour INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
 -- The periods in which an operator, or the start of a restored ledger, keeps an account from
 -- sending. They do not count towards the expiry of its refunds. An actor of null is the gateway.
 CREATE TABLE account_pauses (
@@ -224,11 +258,13 @@ CREATE TABLE events (
     from_state    TEXT
         CHECK (from_state = 'PENDING' OR from_state = 'DISPATCHING' OR from_state = 'SUBMITTED'
         OR from_state = 'IN_DOUBT' OR from_state = 'NEEDS_REVIEW' OR from_state = 'SUCCEEDED'
-        OR from_state = 'PARTIALLY_SUCCEEDED' OR from_state = 'FAILED' OR from_state = 'CANCELLED'),
+        OR from_state = 'PARTIALLY_SUCCEEDED' OR from_state = 'FAILED' OR from_state = 'CANCELLED'
+        OR from_state = 'AWAITING_APPROVAL'),
     to_state      TEXT NOT NULL
         CHECK (to_state = 'PENDING' OR to_state = 'DISPATCHING' OR to_state = 'SUBMITTED'
         OR to_state = 'IN_DOUBT' OR to_state = 'NEEDS_REVIEW' OR to_state = 'SUCCEEDED'
-        OR to_state = 'PARTIALLY_SUCCEEDED' OR to_state = 'FAILED' OR to_state = 'CANCELLED'),
+        OR to_state = 'PARTIALLY_SUCCEEDED' OR to_state = 'FAILED' OR to_state = 'CANCELLED'
+        OR to_state = 'AWAITING_APPROVAL'),
     kind          TEXT NOT NULL,
     -- The attempt that the event begins, or that was in flight before it. 0: none.
     attempt       INTEGER NOT NULL CHECK (attempt >= 0),

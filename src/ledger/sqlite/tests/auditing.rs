@@ -1,6 +1,7 @@
 //! The audit names every edit and every fault of the disk by table, row and column.
 
 use super::*;
+use crate::domain::authority::{AccountLimits, CallerLimits};
 use crate::ledger::admin::MAX_FINDINGS;
 use crate::ledger::sqlite::open::VERSION;
 use rstest::rstest;
@@ -12,7 +13,9 @@ async fn closed() -> (TempDir, PathBuf) {
         bench.refund_in(state, &state.as_str().replace('_', "-")).await;
     }
     bench.new_refund(namecom("items", &[1, 2])).await;
-    bench.new_refund(debitsuccess("amount", "DS1", 1250)).await;
+    let limits = CallerLimits { daily_count: Some(9), ..CallerLimits::default() };
+    let by = ruled("desk", limits, |_| {});
+    bench.new_refund_by(NewRefund { by, ..create(debitsuccess("amount", "DS1", 1250)) }).await;
     // It was on its way to the ledger when the others were recorded.
     let overtaken =
         NewRefund { now: NOW.saturating_sub(Duration::from_secs(1)), ..create(debitsuccess("late", "DS2", 1250)) };
@@ -59,7 +62,7 @@ async fn a_sound_ledger_has_no_findings_and_is_unchanged() {
     let names = files();
     let seen = audit(&path).unwrap();
     assert_eq!(lines(&seen), Vec::<String>::new());
-    assert_eq!((seen.refunds, seen.schema_version), (12, VERSION as i64));
+    assert_eq!((seen.refunds, seen.schema_version), (13, VERSION as i64));
     assert!(seen.attempts >= 7 && seen.events > 20 && seen.last_sequence == seen.events, "{seen:?}");
     assert_eq!(std::fs::read(&path).unwrap(), before);
     assert_eq!(files(), names);
@@ -111,7 +114,7 @@ async fn a_ledger_that_cannot_be_audited_is_refused_in_one_sentence() {
 #[rstest]
 #[case::an_amount(
     "UPDATE refunds SET target = replace(target, '1250', '125000') WHERE id = 'amount'",
-    &["refunds, row ordinal 11, column (row)", "similarity, row key"]
+    &["refunds, row ordinal 12, column (row)", "similarity, row key"]
 )]
 #[case::a_state(
     "UPDATE refunds SET state = 'PENDING', complete_time = NULL WHERE id = 'SUCCEEDED'",
@@ -120,17 +123,17 @@ async fn a_ledger_that_cannot_be_audited_is_refused_in_one_sentence() {
 #[case::an_unknown_state("UPDATE refunds SET state = 'DONE' WHERE id = 'PENDING'", &["refunds, row ordinal 1, column state: names no state"])]
 #[case::two_rows(
     "UPDATE refunds SET revision = revision + 1 WHERE id IN ('FAILED', 'items')",
-    &["row ordinal 8, column revision", "row ordinal 10, column revision"]
+    &["row ordinal 8, column revision", "row ordinal 11, column revision"]
 )]
 #[case::a_refund(
     "DELETE FROM refunds WHERE id = 'items'",
-    &["refunds, row ordinal 11, column ordinal: follows 9", "column ordinal: names a row of refunds that does not exist"]
+    &["refunds, row ordinal 12, column ordinal: follows 10", "column ordinal: names a row of refunds that does not exist"]
 )]
 #[case::an_event("DELETE FROM events WHERE sequence = 9", &["events, row sequence 10, column sequence: follows 8"])]
 #[case::the_first_event("DELETE FROM events WHERE sequence = 1", &["events, row sequence 2, column sequence: follows 0"])]
 #[case::the_last_event(
     "DELETE FROM events WHERE sequence = (SELECT max(sequence) FROM events)",
-    &["refunds, row ordinal 12, column ordinal: has no history"]
+    &["refunds, row ordinal 13, column ordinal: has no history"]
 )]
 #[case::a_note("UPDATE events SET note = 'all is well' WHERE sequence = 6", &["events, row sequence 6, column chain_hash"])]
 #[case::a_note_of_a_kind_that_says_it_all("UPDATE events SET note = 'x' WHERE sequence = 5", &["events, row sequence 5, column note: is not NULL, and the kind says it all"])]
@@ -170,8 +173,20 @@ async fn a_ledger_that_cannot_be_audited_is_refused_in_one_sentence() {
     "INSERT INTO reservations VALUES ('order:x', 'demo', 99, NULL)",
     &["reservations, row", "column ordinal: names a row of refunds that does not exist"]
 )]
-#[case::a_reference("DELETE FROM refund_references WHERE reference = '77'", &["refund_references, row reference 77, ordinal 10"])]
+#[case::a_reference("DELETE FROM refund_references WHERE reference = '77'", &["refund_references, row reference 77, ordinal 11"])]
 #[case::a_similarity("UPDATE similarity SET until_time = 0", &["similarity, row key", "does not hold this"])]
+#[case::a_count(
+    "UPDATE spending SET refunds = 0",
+    &["spending, row subject caller:desk, hour 500000, currency AUD, column refunds: is 0, and the refunds are 1"]
+)]
+#[case::a_sum(
+    "UPDATE spending SET minor_units = 1",
+    &["spending, row subject caller:desk, hour 500000, currency AUD, column minor_units: is 1, and the refunds count 1250"]
+)]
+#[case::an_hour("DELETE FROM spending", &["column hour: is missing, and 1 refunds count there"])]
+#[case::a_sum_without_a_subject("DELETE FROM spending_subjects", &["spending, row subject caller:desk", "is not in spending_subjects"])]
+#[case::a_decision("UPDATE refunds SET approval = replace(approval, '1', '0') WHERE id = 'AWAITING-APPROVAL'", &["refunds, row ordinal 10, column approval: lacks a decision"])]
+#[case::an_owner("UPDATE refunds SET approval = replace(approval, 'team', 'none') WHERE id = 'AWAITING-APPROVAL'", &["refunds, row ordinal 10, column (row)"])]
 #[case::the_disorder("DELETE FROM clock_disorder", &["clock_disorder, row only_row 1, column max_micros: is missing"])]
 #[case::a_smaller_disorder("UPDATE clock_disorder SET max_micros = 1", &["clock_disorder, row only_row 1, column max_micros: is 1, and refunds are 1000000 out of order"])]
 #[case::an_earlier_latest_time("UPDATE clock_disorder SET overtaken = NULL", &["clock_disorder, row only_row 1, column overtaken: does not lead to the latest create_time"])]
@@ -216,8 +231,8 @@ async fn without_its_last_refund_a_ledger_has_another_last_hash() {
     let before = audit(&path).unwrap();
     edit(
         &path,
-        "DELETE FROM refunds WHERE ordinal = 12; DELETE FROM events WHERE ordinal = 12;
-         DELETE FROM similarity WHERE ordinal = 12; DELETE FROM refund_references WHERE ordinal = 12",
+        "DELETE FROM refunds WHERE ordinal = 13; DELETE FROM events WHERE ordinal = 13;
+         DELETE FROM similarity WHERE ordinal = 13; DELETE FROM refund_references WHERE ordinal = 13",
     );
     let after = audit(&path).unwrap();
     assert_eq!(lines(&after), Vec::<String>::new());
@@ -268,6 +283,9 @@ fn content(path: &Path) -> Option<String> {
         "* FROM reservations ORDER BY 1, 2",
         "* FROM refund_references ORDER BY 1, 2",
         "* FROM similarity ORDER BY 1, 2, 3, 4",
+        "* FROM spending ORDER BY 1, 2, 3",
+        // An earlier from_hour is as true, where nothing was recorded before it.
+        "subject FROM spending_subjects",
         "type, name, tbl_name, sql FROM sqlite_schema ORDER BY name",
         "* FROM pragma_user_version",
     ] {
@@ -319,6 +337,48 @@ async fn a_truncated_file_is_found_wherever_it_ends() {
         let seen = audit(&cut);
         assert!(!seen.as_ref().is_ok_and(Audit::is_clean), "cut at {length} of {}: {seen:?}", sound.len());
     }
+}
+
+/// Limits come and go, clocks are set back, refunds end: the sums that are kept are those of the
+/// refunds.
+#[tokio::test]
+async fn sums_stay_those_of_the_refunds() {
+    let bench = SqliteBench::new();
+    let mut now = NOW;
+    for number in 0..120_u64 {
+        let seconds = [600, 4_000, 20, 90_000, 1][usize::try_from(number % 5).unwrap()];
+        now = match number % 17 {
+            16 => now.saturating_sub(Duration::from_secs(40_000)),
+            _ => now.saturating_add(Duration::from_secs(seconds)),
+        };
+        let limits = CallerLimits { daily_count: (number % 11 != 10).then_some(500), ..CallerLimits::default() };
+        let by = ruled(["shop", "desk"][usize::try_from(number % 2).unwrap()], limits, |rules| {
+            let limits = AccountLimits {
+                daily_max: usd(1_000_000),
+                daily_count: None,
+                assumed_amount: Some(100 + i64::try_from(number).unwrap()),
+            };
+            if number % 23 != 22 {
+                rules.accounts.insert(at("certs").account, limits);
+            }
+        });
+        let intent = sectigo(&format!("r{number}"), &format!("{number}"));
+        let refund = bench.new_refund_by(NewRefund { by, now, ..create(intent) }).await;
+        let events = match number % 4 {
+            0 => vec![Event::Cancelled],
+            1 => vec![Event::Dispatched { credential: None }, refused()],
+            2 => vec![Event::Expired],
+            _ => Vec::new(),
+        };
+        if !events.is_empty() {
+            bench.record(&refund, &events).await.unwrap();
+        }
+    }
+    assert!(bench.count("SELECT count(*) FROM spending") > 3);
+    let path = bench.path();
+    let SqliteBench { directory: _directory, ledger, .. } = bench;
+    ledger.close().await;
+    assert_eq!(lines(&audit(&path).unwrap()), Vec::<String>::new());
 }
 
 #[tokio::test]

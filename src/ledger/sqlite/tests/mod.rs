@@ -84,7 +84,11 @@ impl SqliteBench {
     }
 
     async fn new_refund(&self, intent: Intent) -> Refund {
-        match self.create(create(intent)).await.unwrap() {
+        self.new_refund_by(create(intent)).await
+    }
+
+    async fn new_refund_by(&self, create: NewRefund) -> Refund {
+        match self.create(create).await.unwrap() {
             CreateOutcome::New(refund) => refund,
             CreateOutcome::Known(refund) => panic!("{} was there already", refund.id()),
         }
@@ -96,7 +100,7 @@ impl SqliteBench {
 
     /// A new refund with a target of its own, led to `state`.
     async fn refund_in(&self, state: State, id: &str) -> Refund {
-        let refund = self.new_refund(sectigo(id, id)).await;
+        let refund = self.new_refund_by(create_for(state, sectigo(id, id))).await;
         self.record(&refund, &events_to(state)).await.unwrap()
     }
 }
