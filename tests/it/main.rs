@@ -27,6 +27,7 @@ mod doubt;
 mod failing_ledger;
 mod former_places;
 mod history;
+mod kubernetes;
 mod limits;
 mod listeners;
 mod operations;
