@@ -106,8 +106,7 @@ impl Targets {
 
 impl Gate {
     pub(crate) async fn open(address: SocketAddr) -> Gate {
-        let connect =
-            async || Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
+        let connect = async || Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
         Gate::open_with(connect, None).await
     }
 

@@ -124,7 +124,7 @@ async fn create(
         dispatch: attempt(&intent.id),
         intent,
         allow_similar: true,
-        actor: Authority::unrestricted().actor,
+        by: Authority::unrestricted(),
         now: time(nth),
         ticket: Ticket::default(),
         trace_parent: None,

@@ -162,7 +162,11 @@ impl Gateway {
             return false;
         };
         // Callers that the port asks for a credential have an answer, too.
-        accounts.list_accounts(ListAccountsRequest::default()).await.err().is_none_or(|status| status.code() == Code::Unauthenticated)
+        accounts
+            .list_accounts(ListAccountsRequest::default())
+            .await
+            .err()
+            .is_none_or(|status| status.code() == Code::Unauthenticated)
     }
 
     pub(crate) fn usage(&self) -> Usage {

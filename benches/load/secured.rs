@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use recoup::access::token::Token;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
+use recoup::access::token::Token;
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -31,7 +31,8 @@ pub(crate) async fn beside_plaintext(stage: &mut Stage) -> Vec<Row> {
     for round in 0..=stage.extent.rounds {
         let mut turn = async |is_secured: bool| {
             let requests = stage.targets.requests(&stage.providers, Way::Fresh, stage.extent.refunds).await;
-            let (gate, gateway) = if is_secured { (&secured.gate, &secured.gateway) } else { (&stage.gate, &stage.small) };
+            let (gate, gateway) =
+                if is_secured { (&secured.gate, &secured.gateway) } else { (&stage.gate, &stage.small) };
             let before = gateway.usage().cpu;
             gate.create(requests, CALLERS).await;
             gateway.usage().cpu - before

@@ -283,6 +283,14 @@ impl RefundService for Bare {
         not_here()
     }
 
+    async fn approve_refund(&self, _: Request<proto::ApproveRefundRequest>) -> Answer<proto::ApproveRefundResponse> {
+        not_here()
+    }
+
+    async fn reject_refund(&self, _: Request<proto::RejectRefundRequest>) -> Answer<proto::RejectRefundResponse> {
+        not_here()
+    }
+
     async fn list_refund_events(
         &self,
         _: Request<proto::ListRefundEventsRequest>,

@@ -67,7 +67,7 @@ fn create(number: i32) -> NewRefund {
         related: RelatedLogins::default(),
         dispatch: Some(FirstAttempt { credential: None }),
         allow_similar: false,
-        actor: Authority::unrestricted().actor,
+        by: Authority::unrestricted(),
         now: NOW,
         ticket: Ticket::default(),
         trace_parent: None,

@@ -27,14 +27,14 @@ use crate::support::{
     with_settings, without_wait,
 };
 
-type Bearer = InterceptedService<Channel, fn_type::AddToken>;
+pub(crate) type Bearer = InterceptedService<Channel, fn_type::AddToken>;
 
 /// An interceptor that has a name.
 mod fn_type {
     use super::{Ascii, MetadataValue, Request, Status};
 
     #[derive(Clone)]
-    pub(super) struct AddToken(pub(super) Vec<MetadataValue<Ascii>>);
+    pub(crate) struct AddToken(pub(super) Vec<MetadataValue<Ascii>>);
 
     impl tonic::service::Interceptor for AddToken {
         fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
@@ -47,18 +47,18 @@ mod fn_type {
 }
 
 /// The text of an access file, and the tokens of its callers.
-struct AccessText {
-    text: String,
+pub(crate) struct AccessText {
+    pub(crate) text: String,
     dir: TempDir,
 }
 
 impl AccessText {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { text: String::new(), dir: tempfile::tempdir().unwrap() }
     }
 
     /// Adds a caller with these further lines. Returns its token.
-    fn caller(&mut self, name: &str, lines: &str) -> String {
+    pub(crate) fn caller(&mut self, name: &str, lines: &str) -> String {
         let token = Token::generate().ok().unwrap();
         let hash = token.hash().hex();
         self.text += &format!("[callers.{name}]\ntokens = [{{ id = \"{name}-1\", sha256 = \"{hash}\" }}]\n{lines}\n");
@@ -80,7 +80,7 @@ impl AccessText {
     }
 
     /// The setting that names the file, which is written.
-    fn setting(&self) -> String {
+    pub(crate) fn setting(&self) -> String {
         self.write();
         format!("access.file = \"{}\"\n", self.path().display())
     }
@@ -100,7 +100,7 @@ async fn connection(stack: &Stack, token: &str) -> Bearer {
     bearer(channel(stack.app.addr()).await, &[&format!("Bearer {token}")])
 }
 
-async fn refunds(stack: &Stack, token: &str) -> RefundServiceClient<Bearer> {
+pub(crate) async fn refunds(stack: &Stack, token: &str) -> RefundServiceClient<Bearer> {
     RefundServiceClient::new(connection(stack, token).await)
 }
 

@@ -11,6 +11,7 @@
 mod access_commands;
 mod account_commands;
 mod answers;
+mod approving;
 mod caller_access;
 mod caller_identities;
 mod callers;
