@@ -268,6 +268,12 @@ async fn answers_about(stack: &Stack, token: &str, id: &str) -> Vec<(&'static st
         let request = proto::ReassignRefundRequest { name, etag, evidence, account: account.to_owned() };
         note("Reassign", client.reassign_refund(request).await.err());
     }
+    for etag in ["1-1", "x"] {
+        let (name, etag, comment) = (name.clone(), etag.to_owned(), "no".to_owned());
+        let request = proto::ApproveRefundRequest { name: name.clone(), etag: etag.clone(), comment: comment.clone() };
+        note("Approve", client.approve_refund(request).await.err());
+        note("Reject", client.reject_refund(proto::RejectRefundRequest { name, etag, comment }).await.err());
+    }
     let request = proto::ListRefundEventsRequest { name, ..Default::default() };
     note("ListRefundEvents", client.list_refund_events(request).await.err());
     answers
@@ -313,6 +319,9 @@ async fn an_account_of_others_is_byte_for_byte_like_none() {
         }
         let (account, order_number) = (account.to_owned(), "3000001".to_owned());
         note(accounts.probe_account(proto::ProbeAccountRequest { account: account.clone() }).await.err());
+        let request = proto::PauseAccountRequest { account: account.clone(), reason: "ticket 7".to_owned() };
+        note(accounts.pause_account(request).await.err());
+        note(accounts.resume_account(proto::ResumeAccountRequest { account: account.clone() }).await.err());
         let request = proto::GetValidationStatusRequest {
             account: account.clone(),
             order_number: order_number.clone(),
