@@ -62,8 +62,10 @@ impl AccessFile {
     /// # Errors
     /// [`AccessFileError`]
     pub(super) async fn load(&self) -> Result<AccessPolicy, AccessFileError> {
-        let text = read(self.path.clone()).await?;
-        self.accept(&text).await
+        let policy = self.check(&read(self.path.clone()).await?)?;
+        self.keep(&policy).await?;
+        self.report(&policy);
+        Ok(policy)
     }
 
     /// Puts each new content into force until `closing`. Reads the file at once when `reload`
@@ -76,32 +78,39 @@ impl AccessFile {
     ) {
         // The content, or the problem, that a line of the log was about.
         let mut reported: Option<String> = None;
+        let mut is_kept = true;
         loop {
             tokio::select! {
                 () = closing.cancelled() => return,
                 changed = reload.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep(READ_INTERVAL) => {}
             }
+            let present = in_force.borrow().clone();
             let (content, result) = match read(self.path.clone()).await {
-                Ok(text) if text == in_force.borrow().text() => {
+                Ok(text) if text == present.text() => {
                     reported = None;
+                    is_kept = is_kept || self.keep(&present).await.is_ok();
                     continue;
                 }
                 Ok(text) if reported.as_ref() == Some(&text) => continue,
                 Ok(text) => {
-                    let accepted = self.accept(&text).await;
-                    (text, accepted)
+                    let checked = self.check(&text);
+                    (text, checked)
                 }
                 Err(problem) => (problem.to_string(), Err(problem)),
             };
             match result {
                 Ok(policy) => {
+                    // Before it is in force, so before an event names it. A caller that was removed
+                    // is refused even if the ledger cannot write.
+                    let kept = self.keep(&policy).await;
+                    if let Err(problem) = &kept {
+                        warn!(%problem, "could not keep the access file in the ledger yet: it is in force");
+                    }
+                    is_kept = kept.is_ok();
+                    self.report(&policy);
                     in_force.send_replace(Arc::new(policy));
                     reported = None;
-                }
-                // Not of the content: the next read tries again.
-                Err(problem @ AccessFileError::Ledger(_)) => {
-                    warn!(%problem, "could not use the access file: the one before stays in force")
                 }
                 Err(problem) if reported.as_ref() != Some(&content) => {
                     warn!(%problem, "could not use the access file: the one before stays in force");
@@ -112,8 +121,9 @@ impl AccessFile {
         }
     }
 
-    /// Checks a content, and keeps it in the ledger before any event names it.
-    async fn accept(&self, text: &str) -> Result<AccessPolicy, AccessFileError> {
+    /// # Errors
+    /// [`AccessFileError::Invalid`]
+    fn check(&self, text: &str) -> Result<AccessPolicy, AccessFileError> {
         let path = self.path.display();
         let invalid = |errors: AccessErrors| {
             let lines: Vec<String> = errors.iter().map(|error| format!("{path}: {error}")).collect();
@@ -121,12 +131,18 @@ impl AccessFile {
         };
         let policy = AccessPolicy::parse(text).map_err(invalid)?;
         policy.check_accounts(&self.accounts).map_err(invalid)?;
-        self.ledger.keep_access_file(&policy.digest(), policy.text(), self.clock.now()).await?;
+        Ok(policy)
+    }
+
+    async fn keep(&self, policy: &AccessPolicy) -> Result<(), LedgerError> {
+        self.ledger.keep_access_file(&policy.digest(), policy.text(), self.clock.now()).await
+    }
+
+    fn report(&self, policy: &AccessPolicy) {
         for warning in policy.warnings(Some(&self.accounts)) {
             warn!(warning, "access file: allowed, but likely a mistake");
         }
         info!(policy = policy.name(), callers = policy.callers().count(), "access file in force");
-        Ok(policy)
     }
 }
 
@@ -150,4 +166,71 @@ fn read_now(path: &Path) -> Result<String, String> {
         return Err("is larger than 1 MiB".to_owned());
     }
     String::from_utf8(bytes).map_err(|_| "is not UTF-8 text".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::domain::clock::SystemClock;
+    use crate::ledger::sqlite::{SqliteLedger, SqliteSettings};
+
+    const ONE: &str = "[callers.one]\nunix_users = [1]\naccounts = [\"*\"]\n";
+    const TWO: &str = "[callers.two]\nunix_users = [2]\naccounts = [\"*\"]\n";
+
+    struct Following {
+        dir: tempfile::TempDir,
+        in_force: watch::Receiver<Arc<AccessPolicy>>,
+        ledger: Arc<SqliteLedger>,
+        _reload: watch::Sender<u64>,
+    }
+
+    async fn following() -> Following {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("access.toml");
+        std::fs::write(&path, ONE).unwrap();
+        let ledger = SqliteLedger::open(&dir.path().join("recoup.db"), SqliteSettings::default()).unwrap();
+        let ledger = Arc::new(ledger);
+        let file = AccessFile { path, accounts: BTreeSet::new(), ledger: ledger.clone(), clock: Arc::new(SystemClock) };
+        let (in_force, reload) = (watch::Sender::new(Arc::new(file.load().await.unwrap())), watch::Sender::new(0));
+        let following = Following { dir, in_force: in_force.subscribe(), ledger, _reload: reload.clone() };
+        tokio::spawn(file.follow(in_force, reload.subscribe(), CancellationToken::new()));
+        following
+    }
+
+    impl Following {
+        fn write(&self, text: &str) {
+            std::fs::write(self.dir.path().join("access.toml"), text).unwrap();
+        }
+
+        async fn next(&mut self) -> String {
+            self.in_force.changed().await.unwrap();
+            self.in_force.borrow_and_update().text().to_owned()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_content_is_in_force_without_a_signal_and_a_broken_one_never() {
+        let mut it = following().await;
+        for (content, expected) in [(TWO, TWO), ("[callers", ""), (ONE, ONE)] {
+            it.write(content);
+            let begin = Instant::now();
+            if expected.is_empty() {
+                tokio::time::timeout(READ_INTERVAL * 5, it.next()).await.unwrap_err();
+                assert_eq!(it.in_force.borrow().text(), TWO);
+            } else {
+                assert_eq!(it.next().await, expected);
+                assert!(begin.elapsed() <= Duration::from_secs(15), "{:?}", begin.elapsed());
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_is_removed_even_if_the_ledger_cannot_write() {
+        let mut it = following().await;
+        it.ledger.close().await;
+        it.write(TWO);
+        assert_eq!(it.next().await, TWO);
+    }
 }

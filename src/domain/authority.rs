@@ -91,8 +91,8 @@ pub struct AccountLimits {
 pub struct ApprovalRule {
     pub name: String,
     pub accounts: AccountSet,
-    /// The rule fits a refund of this amount or more, one in a currency that is missing here, and one
-    /// whose amount is not known. Empty: it fits by amount none.
+    /// The rule fits a refund of this amount or more, one in a currency that is missing here, and
+    /// one whose amount is not known. Empty: it fits by amount none.
     pub at_least: Amounts,
     /// The rule fits a refund that is recorded although a similar one exists.
     pub similar: bool,

@@ -239,8 +239,8 @@ impl Engine {
     /// # Errors
     /// [`EngineError::NotReassignable`], [`EngineError::EtagMismatch`],
     /// [`EngineError::AccountNotFound`], [`EngineError::AccountMismatch`],
-    /// [`EngineError::Invalid`], [`EngineError::OwnRefund`], and those of the ledger: another refund
-    /// may hold the target there, or be similar.
+    /// [`EngineError::Invalid`], [`EngineError::OwnRefund`], and those of the ledger: another
+    /// refund may hold the target there, or be similar.
     pub async fn reassign(&self, command: ReassignCommand) -> Result<Refund, EngineError> {
         self.refuse_while_draining()?;
         self.0.run_detached(reassign::reassign(self.0.clone(), command)).await

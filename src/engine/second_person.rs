@@ -6,8 +6,8 @@ use crate::domain::limits;
 use crate::domain::refund::Refund;
 use crate::engine::error::EngineError;
 
-/// Refuses the owner who asked for the refund: once the access file has any rule about approvals, no
-/// one resolves or reassigns a refund of their own.
+/// Refuses the owner who asked for the refund: once the access file has any rule about approvals,
+/// no one resolves or reassigns a refund of their own.
 ///
 /// # Errors
 /// [`EngineError::OwnRefund`]

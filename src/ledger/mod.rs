@@ -57,9 +57,9 @@ pub trait Ledger: Send + Sync + 'static {
     /// Records a new refund, with its first attempt if `dispatch` is set and the account is not
     /// paused, or returns the refund that has this id.
     ///
-    /// The reservation against a second refund of the same target, the search for a similar one, and
-    /// then the limits happen in the same transaction. A refund that a rule wants approved
-    /// is recorded without an attempt.
+    /// The reservation against a second refund of the same target, the search for a similar one,
+    /// and then the limits happen in the same transaction. A refund that a rule wants approved is
+    /// recorded without an attempt.
     ///
     /// # Errors
     /// [`LedgerError::RefundIdReused`], [`LedgerError::TargetHasRefund`],

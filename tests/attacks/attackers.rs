@@ -140,7 +140,7 @@ async fn unfinished_messages(number: usize, to: SocketAddr, counts: Arc<Counts>)
     }
 }
 
-/// 100 lists whose answers nobody takes; PINGs are answered.
+/// 100 lists whose answers are not taken; PINGs are answered.
 async fn unread_lists(number: usize, to: SocketAddr, counts: Arc<Counts>) {
     // Some take nothing at all, some have room for a single byte or for the beginning.
     let window = [0, 1, 16_384, 65_535][number % 4];

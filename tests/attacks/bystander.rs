@@ -1,5 +1,5 @@
-//! A well-behaved caller with an address of its own, who reads refunds, creates one now and then, and
-//! asks for the gateway's health.
+//! A well-behaved caller with an address of its own, who reads refunds, creates one now and then,
+//! and asks for the gateway's health.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

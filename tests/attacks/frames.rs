@@ -29,7 +29,8 @@ pub(crate) struct Frame {
     pub(crate) payload: BytesMut,
 }
 
-/// A connection from an address of the attacker's choice. `SETTINGS_INITIAL_WINDOW_SIZE` is `window`.
+/// A connection from an address of the attacker's choice. `SETTINGS_INITIAL_WINDOW_SIZE` is
+/// `window`.
 pub(crate) async fn connect(from: Ipv4Addr, to: SocketAddr, window: Option<u32>) -> io::Result<(Reader, Writer)> {
     let stream = connect_silently(from, to).await?;
     let (reader, writer) = stream.into_split();

@@ -1,5 +1,5 @@
-//! Attacks on the gRPC port: the real binary, attackers that write HTTP/2 frames as no library would,
-//! and a well-behaved bystander who is measured meanwhile.
+//! Attacks on the gRPC port: the real binary, attackers that write HTTP/2 frames as no library
+//! would, and a well-behaved bystander who is measured meanwhile.
 //!
 //! ```text
 //! attackers (child processes at nice 19, other addresses of 127.0.0.0/8)

@@ -79,7 +79,7 @@ read -r control sectigo public < <("$work/python/bin/python" -c 'import socket
 sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
 print(*[one.getsockname()[1] for one in sockets])')
 any=127.0.0.1:0
-"$programs/simulators" --control "127.0.0.1:$control" --sectigo "$any" --sectigo-plaintext "127.0.0.1:$sectigo" \
+"$programs/simulators" --control "127.0.0.1:$control" --sectigo "127.0.0.1:$sectigo" --sectigo-plaintext "$any" \
     --namecom "$any" --namecom-plaintext "$any" --debitsuccess "$any" --debitsuccess-plaintext "$any" \
     --ca-file "$work/simulators-ca.pem" > simulators.log 2>&1 &
 children+=($!)
@@ -99,7 +99,8 @@ unix = "$work/socket/recoup.sock"
 file = "$work/access.toml"
 [accounts.sectigo]
 provider = "sectigo"
-endpoint = "http://127.0.0.1:$sectigo"
+endpoint = "https://127.0.0.1:$sectigo"
+ca_file = "$work/simulators-ca.pem"
 login_name = "demo"
 login_password_file = "$work/password"
 TOML
@@ -114,10 +115,10 @@ done
 echo '== clients'
 PYTHONPATH="$work/stubs" "$work/python/bin/python" "$tree/tests/clients/client.py" "localhost:$public" ca.pem python.token from-python 1000001
 "$work/go/client" "localhost:$public" ca.pem shop.pem shop.key from-go 1000002
-grpcurl=("$GOBIN/grpcurl" -plaintext -unix -max-time 30)
+grpcurl=("$GOBIN/grpcurl" -plaintext -max-time 30)
 "${grpcurl[@]}" -d '{"refund_id":"from-grpcurl","account":"sectigo","sectigo":{"order_number":"1000003","reason":"SECTIGO_REFUND_REASON_OTHER"}}' \
-    "$work/socket/recoup.sock" recoup.v1.RefundService/CreateRefund | grep -q STATE_SUCCEEDED
-if refused=$("${grpcurl[@]}" -d '{"account":"sectigo","reason":"x"}' "$work/socket/recoup.sock" recoup.v1.AccountService/PauseAccount 2>&1); then
+    "unix://$work/socket/recoup.sock" recoup.v1.RefundService/CreateRefund | grep -q STATE_SUCCEEDED
+if refused=$("${grpcurl[@]}" -d '{"account":"sectigo","reason":"x"}' "unix://$work/socket/recoup.sock" recoup.v1.AccountService/PauseAccount 2>&1); then
     echo 'PauseAccount was not refused' >&2
     exit 1
 fi
@@ -127,7 +128,7 @@ echo 'grpcurl: from-grpcurl created over the unix socket, PauseAccount refused'
 echo '== the history names each, and the simulator refunded each once'
 for pair in from-python:python:token: from-go:go:x509: from-grpcurl:local:uid:; do
     IFS=: read -r refund caller kind <<< "${pair%:}"
-    history=$("${grpcurl[@]}" -d "{\"name\":\"refunds/$refund\"}" "$work/socket/recoup.sock" recoup.v1.RefundService/ListRefundEvents)
+    history=$("${grpcurl[@]}" -d "{\"name\":\"refunds/$refund\"}" "unix://$work/socket/recoup.sock" recoup.v1.RefundService/ListRefundEvents)
     grep -q "\"actor\": \"$caller\"" <<< "$history"
     grep -q "\"credential\": \"$kind:" <<< "$history"
     grep -q '"policy": "[0-9a-f]\{8\}"' <<< "$history"

@@ -27,14 +27,14 @@ use crate::support::{
     with_settings, without_wait,
 };
 
-type Bearer = InterceptedService<Channel, fn_type::AddToken>;
+pub(crate) type Bearer = InterceptedService<Channel, fn_type::AddToken>;
 
 /// An interceptor that has a name.
 mod fn_type {
     use super::{Ascii, MetadataValue, Request, Status};
 
     #[derive(Clone)]
-    pub(super) struct AddToken(pub(super) Vec<MetadataValue<Ascii>>);
+    pub(crate) struct AddToken(pub(super) Vec<MetadataValue<Ascii>>);
 
     impl tonic::service::Interceptor for AddToken {
         fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
@@ -47,18 +47,18 @@ mod fn_type {
 }
 
 /// The text of an access file, and the tokens of its callers.
-struct AccessText {
-    text: String,
+pub(crate) struct AccessText {
+    pub(crate) text: String,
     dir: TempDir,
 }
 
 impl AccessText {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { text: String::new(), dir: tempfile::tempdir().unwrap() }
     }
 
     /// Adds a caller with these further lines. Returns its token.
-    fn caller(&mut self, name: &str, lines: &str) -> String {
+    pub(crate) fn caller(&mut self, name: &str, lines: &str) -> String {
         let token = Token::generate().ok().unwrap();
         let hash = token.hash().hex();
         self.text += &format!("[callers.{name}]\ntokens = [{{ id = \"{name}-1\", sha256 = \"{hash}\" }}]\n{lines}\n");
@@ -80,7 +80,7 @@ impl AccessText {
     }
 
     /// The setting that names the file, which is written.
-    fn setting(&self) -> String {
+    pub(crate) fn setting(&self) -> String {
         self.write();
         format!("access.file = \"{}\"\n", self.path().display())
     }
@@ -100,7 +100,7 @@ async fn connection(stack: &Stack, token: &str) -> Bearer {
     bearer(channel(stack.app.addr()).await, &[&format!("Bearer {token}")])
 }
 
-async fn refunds(stack: &Stack, token: &str) -> RefundServiceClient<Bearer> {
+pub(crate) async fn refunds(stack: &Stack, token: &str) -> RefundServiceClient<Bearer> {
     RefundServiceClient::new(connection(stack, token).await)
 }
 
@@ -240,6 +240,22 @@ async fn too_many_wrong_credentials_block_new_connections_of_their_source_and_no
     assert!(call(&bearer(channel(stack.app.addr()).await, &[]), "/grpc.health.v1.Health/Check", false).await.is_none());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn behind_a_proxy_wrong_credentials_block_no_one_else() {
+    let mut access = AccessText::new();
+    let token = access.full("shop", "[\"*\"]");
+    let listener = "[listeners.proxied]\naddress = \"127.0.0.1:0\"\nconnections_per_source = 0\n";
+    let stack = Stack::start_with(&format!("{}{listener}", access.setting())).await;
+    let addr = stack.app.listener_addr("proxied").unwrap();
+    let unknown = Token::generate().ok().unwrap().expose_secret().to_owned();
+    const LIST: &str = "/recoup.v1.AccountService/ListAccounts";
+    let attacker = bearer(channel(addr).await, &[&format!("Bearer {unknown}")]);
+    for _ in 0..30 {
+        assert_eq!(reason(&call(&attacker, LIST, false).await.unwrap()), "CREDENTIALS_INVALID");
+    }
+    assert!(call(&bearer(channel(addr).await, &[&format!("Bearer {token}")]), LIST, false).await.is_none());
+}
+
 /// What each call that names a refund answers to a caller.
 async fn answers_about(stack: &Stack, token: &str, id: &str) -> Vec<(&'static str, (Code, String, Vec<u8>))> {
     let mut client = refunds(stack, token).await;
@@ -267,6 +283,12 @@ async fn answers_about(stack: &Stack, token: &str, id: &str) -> Vec<(&'static st
         let (name, etag, evidence) = (name.clone(), etag.clone(), evidence.clone());
         let request = proto::ReassignRefundRequest { name, etag, evidence, account: account.to_owned() };
         note("Reassign", client.reassign_refund(request).await.err());
+    }
+    for etag in ["1-1", "x"] {
+        let (name, etag, comment) = (name.clone(), etag.to_owned(), "no".to_owned());
+        let request = proto::ApproveRefundRequest { name: name.clone(), etag: etag.clone(), comment: comment.clone() };
+        note("Approve", client.approve_refund(request).await.err());
+        note("Reject", client.reject_refund(proto::RejectRefundRequest { name, etag, comment }).await.err());
     }
     let request = proto::ListRefundEventsRequest { name, ..Default::default() };
     note("ListRefundEvents", client.list_refund_events(request).await.err());
@@ -313,6 +335,9 @@ async fn an_account_of_others_is_byte_for_byte_like_none() {
         }
         let (account, order_number) = (account.to_owned(), "3000001".to_owned());
         note(accounts.probe_account(proto::ProbeAccountRequest { account: account.clone() }).await.err());
+        let request = proto::PauseAccountRequest { account: account.clone(), reason: "ticket 7".to_owned() };
+        note(accounts.pause_account(request).await.err());
+        note(accounts.resume_account(proto::ResumeAccountRequest { account: account.clone() }).await.err());
         let request = proto::GetValidationStatusRequest {
             account: account.clone(),
             order_number: order_number.clone(),

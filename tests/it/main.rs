@@ -11,6 +11,7 @@
 mod access_commands;
 mod account_commands;
 mod answers;
+mod approving;
 mod caller_access;
 mod caller_identities;
 mod callers;
@@ -26,6 +27,7 @@ mod doubt;
 mod failing_ledger;
 mod former_places;
 mod history;
+mod kubernetes;
 mod limits;
 mod listeners;
 mod operations;

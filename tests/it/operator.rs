@@ -282,7 +282,7 @@ fn a_gateway_that_cannot_be_reached_is_one_sentence() {
         assert!(output.contains(&format!("no gateway answers at {server}")) && output.contains("refused"), "{output}");
         assert_eq!((output.lines().count(), code), (1, Some(1)));
     }
-    for server in ["https://127.0.0.1:1", "nonsense", ""] {
+    for server in ["ftp://127.0.0.1:1", "nonsense", ""] {
         let (output, code) = failure(&run(&["refunds", "--server", server, "list"]));
         assert!(output.contains("--server"), "{output}");
         assert_eq!(code, Some(2), "{output}");

@@ -427,8 +427,11 @@ pub(crate) fn draw(rng: &mut SeededRng, plan: &mut Plan) {
             place += 1;
         }
     }
-    if rng.percent(15) {
-        // All at once.
+    if rng.percent(20) {
+        // All at once, under a limit that has room for one.
+        let limits = RulesPlan { refund_max: None, daily_max: None, daily_count: Some(1), ..rules };
+        plan.rules = Some(RulesPlan { from_start: 0, limited_from_start: 0, ..limits });
+        plan.steps.sort_by_key(|step| !matches!(step.op, Op::Create { .. }));
         for step in plan.steps.iter_mut().filter(|step| matches!(step.op, Op::Create { .. })) {
             step.after_ms = rng.between(0, 2);
         }

@@ -159,6 +159,7 @@ impl Acceptor {
             needs_credentials: settings.needs_credentials,
             reflection: settings.reflection,
             transport,
+            is_own_source: settings.connections_per_source > 0,
         }
     }
 }

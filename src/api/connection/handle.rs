@@ -16,6 +16,8 @@ pub(in crate::api) struct Peer {
     /// Whether calls need a credential.
     pub(in crate::api) needs_credentials: bool,
     pub(in crate::api) reflection: ReflectionSettings,
+    /// Whether its source is one peer. False behind a proxy, where all peers share one source.
+    pub(in crate::api) is_own_source: bool,
     pub(in crate::api) transport: PeerTransport,
 }
 

@@ -91,7 +91,7 @@ impl RefusedCalls {
     pub(in crate::api) fn is_blocked(&self, connection: Option<&ConnectionHandle>) -> bool {
         let state = self.lock();
         // The usual case, before a name is made.
-        if state.sources.is_empty() {
+        if state.sources.is_empty() || !is_own_source(connection) {
             return false;
         }
         let failures = state.sources.get(&source_of(connection));
@@ -104,7 +104,7 @@ impl RefusedCalls {
         let source = source_of(connection);
         let mut state = self.lock();
         let now = Instant::now();
-        if matches!(reason, RefusalReason::Invalid(_)) {
+        if matches!(reason, RefusalReason::Invalid(_)) && is_own_source(connection) {
             state.count(&source, now);
         }
         if state.last_line.is_some_and(|last| now.duration_since(last) < LINE_INTERVAL) {
@@ -152,6 +152,11 @@ impl Failures {
             None => now.duration_since(self.since) < WINDOW,
         }
     }
+}
+
+/// Behind a proxy one caller's failures would block all others.
+fn is_own_source(connection: Option<&ConnectionHandle>) -> bool {
+    connection.is_none_or(|connection| connection.peer().is_own_source)
 }
 
 /// Whose failures are counted together: an address, an IPv6 network of 64 bits, a user.

@@ -1,5 +1,5 @@
-//! What a new refund would lead to: the refund that has its id, a conflict, a limit, an approval, or
-//! the refund as it would be recorded.
+//! What a new refund would lead to: the refund that has its id, a conflict, a limit, an approval,
+//! or the refund as it would be recorded.
 
 use rusqlite::Connection;
 
