@@ -164,7 +164,7 @@ impl ServerTls {
             Ok(contents) => match LoadedCertificates::new(contents.clone(), settings, now) {
                 Ok(loaded) => {
                     *self.lock() = loaded;
-                    // After the change: whoever sees the number finds the new files.
+                    // After the change: a reader of the number finds the new files.
                     self.0.generation.send_modify(|generation| *generation += 1);
                     info!(listener, "certificates changed");
                     None

@@ -6,8 +6,9 @@
 //! ```
 //!
 //! The header with the credential is taken out first: no span, handler or log sees it. A client
-//! certificate counts for a call while a new handshake would accept it. A stream is judged again when
-//! the access file or the files of its listener change, when its certificate expires, and each minute.
+//! certificate counts for a call while a new handshake would accept it. A stream is judged again
+//! when the access file or the files of its listener change, when its certificate expires, and each
+//! minute.
 
 use std::convert::Infallible;
 use std::pin::Pin;
