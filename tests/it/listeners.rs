@@ -197,6 +197,7 @@ async fn channel_by(addr: SocketAddr, connector: TlsConnector) -> Result<Channel
         let connector = connector.clone();
         async move {
             let stream = TcpStream::connect(addr).await?;
+            stream.set_nodelay(true)?;
             let stream = connector.connect(addr.ip().into(), stream).await?;
             Ok::<_, std::io::Error>(TokioIo::new(stream))
         }
