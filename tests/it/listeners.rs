@@ -367,7 +367,7 @@ async fn a_certificate_that_is_accepted_no_more_is_refused_on_its_open_connectio
         Ending::AuthorityRemoved => setup.write("clients.pem", &others.pem),
         Ending::Expired => {}
     }
-    let began = std::time::Instant::now();
+    let began = tokio::time::Instant::now();
     let refused = async {
         loop {
             match list(&lasting).await {
