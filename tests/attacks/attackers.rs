@@ -1,6 +1,7 @@
 //! The attackers: each a child process of this test at nice 19, which attacks until it is killed.
 //! Counts go to its output, a line each time they change.
 
+use std::collections::HashSet;
 use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
@@ -12,8 +13,10 @@ use recoup::proto::v1 as proto;
 use tokio::io::AsyncReadExt as _;
 use tokio::time::sleep;
 
+use crate::bystander::ShownToken;
+use crate::callers;
 use crate::floods;
-use crate::frames::{self, DATA, END_HEADERS, HEADERS, RST_STREAM, call, call_headers, connect, frame};
+use crate::frames::{self, DATA, END_HEADERS, HEADERS, call, call_headers, connect, frame};
 
 /// The argument that makes this binary an attacker.
 pub(crate) const MODE: &str = "--attacker";
@@ -33,10 +36,10 @@ pub(crate) struct Attacker {
 }
 
 impl Attacker {
-    pub(crate) fn start(name: &str, address: SocketAddr, size: usize) -> Attacker {
+    pub(crate) fn start(name: &str, address: SocketAddr, size: usize, token: &str) -> Attacker {
         let mut command = Command::new("nice");
         command.args(["-n", "19"]).arg(std::env::current_exe().unwrap());
-        command.args([MODE, name, &address.to_string(), &size.to_string()]);
+        command.args([MODE, name, &address.to_string(), &size.to_string(), token]);
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let counts = Arc::new(Mutex::new((0, 0)));
@@ -78,7 +81,7 @@ pub(crate) fn source(number: usize) -> Ipv4Addr {
 }
 
 /// Attacks until the process is killed.
-pub(crate) async fn run(name: &str, to: SocketAddr, size: usize) {
+pub(crate) async fn run(name: &str, to: SocketAddr, size: usize, token: &str) {
     let counts = Arc::new(Counts::default());
     let reported = counts.clone();
     tokio::spawn(async move {
@@ -94,6 +97,10 @@ pub(crate) async fn run(name: &str, to: SocketAddr, size: usize) {
         "silent_connections" => each(size, |number| silent_connection(number, to, counts.clone())).await,
         "waits" | "headers_only" | "creates" => {
             each(size.div_ceil(STREAMS), |number| calls_that_wait(name.to_owned(), number, to, counts.clone())).await;
+        }
+        name if callers::ATTACKS.contains(&name) => {
+            let token = ShownToken::new(token);
+            each(size, |number| callers::run(name.to_owned(), number, to, token.clone(), counts.clone())).await;
         }
         flood => each(size, |number| floods::run(flood.to_owned(), source(number * 50), to, counts.clone())).await,
     }
@@ -115,15 +122,13 @@ async fn unfinished_messages(number: usize, to: SocketAddr, counts: Arc<Counts>)
     let Ok((mut reader, mut writer)) = connect(source(number), to, None).await else { return };
     let all = counts.clone();
     let reading = tokio::spawn(async move {
-        let mut ended = 0;
+        let mut ended = HashSet::new();
         while let Ok(frame) = reader.next().await {
-            // An answer is trailers, or a reset.
-            if frame.kind == RST_STREAM || (frame.kind == HEADERS && frame.flags & frames::END_STREAM != 0) {
-                ended += 1;
+            if frame.ends_stream() && ended.insert(frame.stream) {
                 all.ended.fetch_add(1, Ordering::Relaxed);
             }
         }
-        ended
+        ended.len()
     });
     let path = if number.is_multiple_of(2) { HEALTH } else { REFLECTION };
     let mut begin = vec![0, 0, 64, 0, 0];
@@ -161,16 +166,14 @@ async fn unread_lists(number: usize, to: SocketAddr, counts: Arc<Counts>) {
         }
         counts.made.fetch_add(1, Ordering::Relaxed);
     }
-    let mut left = 100;
+    let mut ended = HashSet::new();
     while let Ok(frame) = reader.next().await {
-        let is_end = frame.kind == RST_STREAM || (frame.kind == HEADERS && frame.flags & frames::END_STREAM != 0);
-        if is_end {
-            left -= 1;
+        if frame.ends_stream() && ended.insert(frame.stream) {
             counts.ended.fetch_add(1, Ordering::Relaxed);
         }
         let _ = writer.keep_alive(&frame).await;
     }
-    counts.ended.fetch_add(left, Ordering::Relaxed);
+    counts.ended.fetch_add(100 - ended.len(), Ordering::Relaxed);
 }
 
 /// Answers PINGs, and does nothing else.
@@ -199,6 +202,7 @@ async fn silent_connection(number: usize, to: SocketAddr, counts: Arc<Counts>) {
 /// Calls that wait as long as the gateway lets them, and are made again.
 async fn calls_that_wait(name: String, number: usize, to: SocketAddr, counts: Arc<Counts>) {
     let Ok((mut reader, mut writer)) = connect(source(number * 10), to, None).await else { return };
+    let mut ended = HashSet::new();
     let mut next = 1;
     let mut open = 0;
     loop {
@@ -209,11 +213,7 @@ async fn calls_that_wait(name: String, number: usize, to: SocketAddr, counts: Ar
                     let name = "refunds/silent".to_owned();
                     call(next, WAIT, &proto::WaitRefundRequest { name, after_revision: 1_000, ..Default::default() })
                 }
-                "creates" => {
-                    let mut create = crate::stack::debitsuccess(&id);
-                    create.allow_similar = true;
-                    call(next, CREATE, &create)
-                }
+                "creates" => call(next, CREATE, &crate::stack::debitsuccess(&id)),
                 _ => frame(HEADERS, END_HEADERS, next, &call_headers(CREATE)),
             };
             if writer.write(&bytes).await.is_err() {
@@ -224,7 +224,7 @@ async fn calls_that_wait(name: String, number: usize, to: SocketAddr, counts: Ar
             open += 1;
         }
         let Ok(frame) = reader.next().await else { return };
-        if frame.kind == RST_STREAM || (frame.kind == HEADERS && frame.flags & frames::END_STREAM != 0) {
+        if frame.ends_stream() && ended.insert(frame.stream) {
             counts.ended.fetch_add(1, Ordering::Relaxed);
             open -= 1;
         }
