@@ -135,7 +135,7 @@ const MAX_REFLECTIONS: usize = 16;
 const MAX_ARRIVING: usize = 1024;
 const MAX_HEALTH_CHECKS: usize = 256;
 /// Of responses of lists over all connections.
-const MAX_UNSENT_BYTES: usize = 32 * 1024 * 1024;
+const MAX_UNSENT_BYTES: usize = 64 * 1024 * 1024;
 const UNIT_BYTES: usize = 1024;
 /// What a list reserves before its size is known: the largest page with its last entry, as rows, as
 /// messages and as bytes.
