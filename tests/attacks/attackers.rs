@@ -1,6 +1,7 @@
 //! The attackers: each a child process of this test at nice 19, which attacks until it is killed.
 //! Counts go to its output, a line each time they change.
 
+use std::collections::HashSet;
 use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
@@ -12,8 +13,10 @@ use recoup::proto::v1 as proto;
 use tokio::io::AsyncReadExt as _;
 use tokio::time::sleep;
 
+use crate::bystander::ShownToken;
+use crate::callers;
 use crate::floods;
-use crate::frames::{self, DATA, END_HEADERS, HEADERS, RST_STREAM, call, call_headers, connect, frame};
+use crate::frames::{self, DATA, END_HEADERS, HEADERS, call, call_headers, connect, frame};
 
 /// The argument that makes this binary an attacker.
 pub(crate) const MODE: &str = "--attacker";
@@ -33,10 +36,10 @@ pub(crate) struct Attacker {
 }
 
 impl Attacker {
-    pub(crate) fn start(name: &str, address: SocketAddr, size: usize) -> Attacker {
+    pub(crate) fn start(name: &str, address: SocketAddr, size: usize, token: &str) -> Attacker {
         let mut command = Command::new("nice");
         command.args(["-n", "19"]).arg(std::env::current_exe().unwrap());
-        command.args([MODE, name, &address.to_string(), &size.to_string()]);
+        command.args([MODE, name, &address.to_string(), &size.to_string(), token]);
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let counts = Arc::new(Mutex::new((0, 0)));
@@ -78,7 +81,7 @@ pub(crate) fn source(number: usize) -> Ipv4Addr {
 }
 
 /// Attacks until the process is killed.
-pub(crate) async fn run(name: &str, to: SocketAddr, size: usize) {
+pub(crate) async fn run(name: &str, to: SocketAddr, size: usize, token: &str) {
     let counts = Arc::new(Counts::default());
     let reported = counts.clone();
     tokio::spawn(async move {
@@ -94,6 +97,10 @@ pub(crate) async fn run(name: &str, to: SocketAddr, size: usize) {
         "silent_connections" => each(size, |number| silent_connection(number, to, counts.clone())).await,
         "waits" | "headers_only" | "creates" => {
             each(size.div_ceil(STREAMS), |number| calls_that_wait(name.to_owned(), number, to, counts.clone())).await;
+        }
+        name if callers::ATTACKS.contains(&name) => {
+            let token = ShownToken::new(token);
+            each(size, |number| callers::run(name.to_owned(), number, to, token.clone(), counts.clone())).await;
         }
         flood => each(size, |number| floods::run(flood.to_owned(), source(number * 50), to, counts.clone())).await,
     }
@@ -113,31 +120,38 @@ async fn each<F: Future<Output = ()> + Send + 'static>(size: usize, attack: impl
 /// 200 messages that say they have 4 MiB, sent until the gateway ends the stream.
 async fn unfinished_messages(number: usize, to: SocketAddr, counts: Arc<Counts>) {
     let Ok((mut reader, mut writer)) = connect(source(number), to, None).await else { return };
+    let all = counts.clone();
+    let reading = tokio::spawn(async move {
+        let mut ended = HashSet::new();
+        while let Ok(frame) = reader.next().await {
+            if frame.ends_stream() && ended.insert(frame.stream) {
+                all.ended.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        ended.len()
+    });
     let path = if number.is_multiple_of(2) { HEALTH } else { REFLECTION };
     let mut begin = vec![0, 0, 64, 0, 0];
     begin.extend([b'x'; 1024]);
+    let mut made = 0_usize;
     for stream in (1..400).step_by(2) {
         let mut bytes = frame(HEADERS, END_HEADERS, stream, &call_headers(path));
         bytes.extend(frame(DATA, 0, stream, &begin));
         if writer.write(&bytes).await.is_err() {
-            return;
+            break;
         }
+        made += 1;
         counts.made.fetch_add(1, Ordering::Relaxed);
     }
-    tokio::spawn(async move {
-        while let Ok(frame) = reader.next().await {
-            // An answer is trailers, or a reset.
-            if frame.kind == RST_STREAM || (frame.kind == HEADERS && frame.flags & frames::END_STREAM != 0) {
-                counts.ended.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-    });
     for stream in (1..400).step_by(2).cycle() {
         if writer.write(&frame(DATA, 0, stream, &[b'x'; 1024])).await.is_err() {
-            return;
+            break;
         }
         sleep(Duration::from_millis(1)).await;
     }
+    // With its connection, each of its streams has ended.
+    let ended = reading.await.unwrap_or_default();
+    counts.ended.fetch_add(made.saturating_sub(ended), Ordering::Relaxed);
 }
 
 /// 100 lists whose answers are not taken; PINGs are answered.
@@ -152,16 +166,14 @@ async fn unread_lists(number: usize, to: SocketAddr, counts: Arc<Counts>) {
         }
         counts.made.fetch_add(1, Ordering::Relaxed);
     }
-    let mut left = 100;
+    let mut ended = HashSet::new();
     while let Ok(frame) = reader.next().await {
-        let is_end = frame.kind == RST_STREAM || (frame.kind == HEADERS && frame.flags & frames::END_STREAM != 0);
-        if is_end {
-            left -= 1;
+        if frame.ends_stream() && ended.insert(frame.stream) {
             counts.ended.fetch_add(1, Ordering::Relaxed);
         }
         let _ = writer.keep_alive(&frame).await;
     }
-    counts.ended.fetch_add(left, Ordering::Relaxed);
+    counts.ended.fetch_add(100 - ended.len(), Ordering::Relaxed);
 }
 
 /// Answers PINGs, and does nothing else.
@@ -190,6 +202,7 @@ async fn silent_connection(number: usize, to: SocketAddr, counts: Arc<Counts>) {
 /// Calls that wait as long as the gateway lets them, and are made again.
 async fn calls_that_wait(name: String, number: usize, to: SocketAddr, counts: Arc<Counts>) {
     let Ok((mut reader, mut writer)) = connect(source(number * 10), to, None).await else { return };
+    let mut ended = HashSet::new();
     let mut next = 1;
     let mut open = 0;
     loop {
@@ -200,11 +213,7 @@ async fn calls_that_wait(name: String, number: usize, to: SocketAddr, counts: Ar
                     let name = "refunds/silent".to_owned();
                     call(next, WAIT, &proto::WaitRefundRequest { name, after_revision: 1_000, ..Default::default() })
                 }
-                "creates" => {
-                    let mut create = crate::stack::debitsuccess(&id);
-                    create.allow_similar = true;
-                    call(next, CREATE, &create)
-                }
+                "creates" => call(next, CREATE, &crate::stack::debitsuccess(&id)),
                 _ => frame(HEADERS, END_HEADERS, next, &call_headers(CREATE)),
             };
             if writer.write(&bytes).await.is_err() {
@@ -215,7 +224,7 @@ async fn calls_that_wait(name: String, number: usize, to: SocketAddr, counts: Ar
             open += 1;
         }
         let Ok(frame) = reader.next().await else { return };
-        if frame.kind == RST_STREAM || (frame.kind == HEADERS && frame.flags & frames::END_STREAM != 0) {
+        if frame.ends_stream() && ended.insert(frame.stream) {
             counts.ended.fetch_add(1, Ordering::Relaxed);
             open -= 1;
         }

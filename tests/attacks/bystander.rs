@@ -8,7 +8,11 @@ use std::time::Duration;
 use recoup::proto::v1 as proto;
 use recoup::proto::v1::refund_service_client::RefundServiceClient;
 use tokio::time::{Instant, sleep_until};
+use tonic::metadata::AsciiMetadataValue;
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
@@ -26,18 +30,49 @@ pub(crate) struct Seen {
     times: Vec<Duration>,
 }
 
+/// The token that a caller shows; None where every call is allowed.
+#[derive(Clone, Default)]
+pub(crate) struct ShownToken(pub(crate) Option<AsciiMetadataValue>);
+
+/// A connection whose calls show a token.
+pub(crate) type CallerChannel = InterceptedService<Channel, ShownToken>;
+
+impl ShownToken {
+    pub(crate) fn new(token: &str) -> Self {
+        Self(Some(format!("Bearer {token}").parse().unwrap()))
+    }
+}
+
+impl Interceptor for ShownToken {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(value) = &self.0 {
+            request.metadata_mut().insert("authorization", value.clone());
+        }
+        Ok(request)
+    }
+}
+
 /// A connection from the bystander's address.
-pub(crate) async fn channel(to: SocketAddr) -> Result<Channel, tonic::transport::Error> {
-    let endpoint = Endpoint::from_shared(format!("http://{to}")).unwrap().local_address(Some(IpAddr::V4(ADDRESS)));
-    endpoint.connect_timeout(LIMIT).connect().await
+pub(crate) async fn channel(to: SocketAddr, token: &ShownToken) -> Result<CallerChannel, tonic::transport::Error> {
+    channel_from(ADDRESS, to, token).await
+}
+
+pub(crate) async fn channel_from(
+    from: Ipv4Addr,
+    to: SocketAddr,
+    token: &ShownToken,
+) -> Result<CallerChannel, tonic::transport::Error> {
+    let endpoint = Endpoint::from_shared(format!("http://{to}")).unwrap().local_address(Some(IpAddr::V4(from)));
+    let channel = endpoint.connect_timeout(LIMIT).connect().await?;
+    Ok(InterceptedService::new(channel, token.clone()))
 }
 
 /// Calls for `time`, each on a connection of its own if `reconnects`.
-pub(crate) async fn watch(to: SocketAddr, time: Duration, reconnects: bool, name: &str) -> Seen {
+pub(crate) async fn watch(to: SocketAddr, token: &ShownToken, time: Duration, reconnects: bool, name: &str) -> Seen {
     let mut seen = Seen::default();
     let end = Instant::now() + time;
     let mut next = Instant::now();
-    let mut open: Option<Channel> = None;
+    let mut open: Option<CallerChannel> = None;
     while next < end {
         sleep_until(next).await;
         let began = Instant::now();
@@ -45,7 +80,7 @@ pub(crate) async fn watch(to: SocketAddr, time: Duration, reconnects: bool, name
         let call = async {
             let channel = match open.take().filter(|_| !reconnects) {
                 Some(channel) => channel,
-                None => channel(to).await.map_err(|error| format!("could not connect: {error:?}"))?,
+                None => channel(to, token).await.map_err(|error| format!("could not connect: {error:?}"))?,
             };
             one_call(channel.clone(), name, number).await.map_err(|status| format!("{status:?}"))?;
             Ok::<_, String>(channel)
@@ -62,12 +97,11 @@ pub(crate) async fn watch(to: SocketAddr, time: Duration, reconnects: bool, name
     seen
 }
 
-async fn one_call(channel: Channel, name: &str, number: usize) -> Result<(), tonic::Status> {
+async fn one_call(channel: CallerChannel, name: &str, number: usize) -> Result<(), Status> {
     let mut refunds = RefundServiceClient::new(channel.clone());
     match number % 5 {
         0 => {
             let mut create = crate::stack::debitsuccess(&format!("{name}-{number}"));
-            create.allow_similar = true;
             create.wait = Some(prost_types::Duration::default());
             refunds.create_refund(create).await.map(drop)
         }

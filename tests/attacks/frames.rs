@@ -26,6 +26,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(crate) struct Frame {
     pub(crate) kind: u8,
     pub(crate) flags: u8,
+    pub(crate) stream: u32,
     pub(crate) payload: BytesMut,
 }
 
@@ -50,6 +51,13 @@ pub(crate) async fn connect_silently(from: Ipv4Addr, to: SocketAddr) -> io::Resu
     socket.connect(to).await
 }
 
+impl Frame {
+    /// Trailers, or a reset. A stream may end with both.
+    pub(crate) fn ends_stream(&self) -> bool {
+        self.kind == RST_STREAM || (self.kind == HEADERS && self.flags & END_STREAM != 0)
+    }
+}
+
 pub(crate) struct Reader(OwnedReadHalf);
 
 impl Reader {
@@ -59,7 +67,8 @@ impl Reader {
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
         let mut payload = BytesMut::zeroed(usize::try_from(length).unwrap());
         self.0.read_exact(&mut payload).await?;
-        Ok(Frame { kind: head[3], flags: head[4], payload })
+        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        Ok(Frame { kind: head[3], flags: head[4], stream, payload })
     }
 }
 

@@ -24,6 +24,7 @@
 
 mod attackers;
 mod bystander;
+mod callers;
 mod floods;
 mod frames;
 mod rows;
@@ -35,10 +36,10 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    if let [mode, name, address, size] = arguments.as_slice()
+    if let [mode, name, address, size, token] = arguments.as_slice()
         && mode == attackers::MODE
     {
-        runtime.block_on(attackers::run(name, address.parse().unwrap(), size.parse().unwrap()));
+        runtime.block_on(attackers::run(name, address.parse().unwrap(), size.parse().unwrap(), token));
         return ExitCode::SUCCESS;
     }
     if arguments.iter().any(|argument| argument == "--list") {

@@ -1,19 +1,18 @@
 //! One row for each attack: who attacks, what must hold, and what was seen.
-//!
-//! Rows that need callers with an identity belong here, too: one caller at full speed
-//! (ReconcileRefund, the largest refunds, GetValidationStatus, ListRefunds), one caller that opens
-//! every event stream and every watch, and wrong tokens from one source.
 
 use std::fmt;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use recoup::proto::v1 as proto;
 use recoup::proto::v1::account::Health;
 use recoup::proto::v1::account_service_client::AccountServiceClient;
+use recoup::proto::v1::refund_service_client::RefundServiceClient;
 use tokio::time::{Instant, sleep};
 
 use crate::attackers::Attacker;
 use crate::bystander::{self, Seen};
+use crate::callers;
 use crate::floods::FLOODS;
 use crate::stack::Stack;
 
@@ -26,6 +25,10 @@ pub(crate) struct Row {
     reconnects: bool,
     is_provider_silent: bool,
     open_files: Option<usize>,
+    /// There is an access file, and the attacker is one of its callers.
+    has_callers: bool,
+    /// Most of what is called is refused: the caller's own limit.
+    is_refused: bool,
     /// How much the gateway's memory may grow, in MB.
     max_growth: usize,
     /// At full length: the 99th percentile of the bystander.
@@ -42,6 +45,9 @@ pub(crate) struct Report {
     memory: [usize; 2],
     counts: (usize, usize),
     ended_after: Option<Duration>,
+    /// Of the gateway.
+    cores: f64,
+    lines: usize,
     target: String,
     pub(crate) faults: Vec<String>,
 }
@@ -52,10 +58,14 @@ const PLAIN: Row = Row {
     reconnects: false,
     is_provider_silent: false,
     open_files: None,
+    has_callers: false,
+    is_refused: false,
     max_growth: 40,
     max_p99: Duration::from_millis(50),
     ended_within: None,
 };
+
+const CALLER: Row = Row { has_callers: true, is_refused: true, ..PLAIN };
 
 const FLOOD: Row = Row { max_p99: Duration::from_millis(100), max_growth: 30, ..PLAIN };
 
@@ -106,6 +116,12 @@ pub(crate) const ROWS: &[Row] = &[
         max_p99: Duration::from_millis(250),
         ..PLAIN
     },
+    Row { name: "one caller: ReconcileRefund", attackers: &[(callers::RECONCILES, 8, 8)], ..CALLER },
+    Row { name: "one caller: the largest refunds", attackers: &[(callers::LARGEST, 8, 8)], ..CALLER },
+    Row { name: "one caller: GetValidationStatus", attackers: &[(callers::STATUSES, 8, 8)], ..CALLER },
+    Row { name: "one caller: ListRefunds", attackers: &[(callers::LISTS, 8, 8)], ..CALLER },
+    Row { name: "one caller: event streams", attackers: &[(callers::STREAMS, 2, 2)], ..CALLER },
+    Row { name: "wrong tokens", attackers: &[(callers::WRONG_TOKENS, 8, 8)], ..CALLER },
     Row { name: FLOODS[0], attackers: &[(FLOODS[0], 4, 2)], ..FLOOD },
     Row { name: FLOODS[1], attackers: &[(FLOODS[1], 4, 2)], ..FLOOD },
     Row { name: FLOODS[2], attackers: &[(FLOODS[2], 4, 2)], ..FLOOD },
@@ -123,24 +139,29 @@ pub(crate) const ROWS: &[Row] = &[
     Row { name: FLOODS[14], attackers: &[(FLOODS[14], 4, 2)], ..FLOOD },
 ];
 
+/// Of the attacker in the short form, where a debug build is too slow to exceed the default.
+const SMALL_RATE: &str = "rate = { calls_per_second = 2, burst = 4 }";
 /// How long the bystander is watched.
 const FULL_TIME: Duration = Duration::from_secs(10);
-const SHORT_TIME: Duration = Duration::from_secs(2);
+const SHORT_TIME: Duration = Duration::from_secs(1);
 /// Of the short form: for an attack to show its counts.
 const ATTACK_BEGINS: Duration = Duration::from_secs(30);
 
 /// Runs one attack on a gateway of its own.
 pub(crate) async fn run(row: &Row, is_full: bool) -> Report {
-    let stack = Stack::start(row.open_files).await;
+    let stack = Stack::start(row.open_files, row.has_callers.then_some(if is_full { "" } else { SMALL_RATE })).await;
     let _gate = if row.is_provider_silent { Some(stack.silence().await) } else { None };
     let address = stack.address();
     // What the first calls allocate is no growth.
-    bystander::watch(address, Duration::from_millis(500), row.reconnects, "before").await;
+    bystander::watch(address, &stack.token, Duration::from_millis(500), row.reconnects, "before").await;
     let before = stack.memory();
+    let (lines, processor_time) = (stack.lines.load(Ordering::Relaxed), stack.processor_time());
     let attackers: Vec<Attacker> = row
         .attackers
         .iter()
-        .map(|(name, full, short)| Attacker::start(name, address, if is_full { *full } else { *short }))
+        .map(|(name, full, short)| {
+            Attacker::start(name, address, if is_full { *full } else { *short }, &stack.attacker)
+        })
         .collect();
     let began = Instant::now();
     let counts =
@@ -152,7 +173,7 @@ pub(crate) async fn run(row: &Row, is_full: bool) -> Report {
     let mut ended_after = None;
     let time = if is_full { FULL_TIME } else { SHORT_TIME };
     let seen = {
-        let watching = bystander::watch(address, time, row.reconnects, "during");
+        let watching = bystander::watch(address, &stack.token, time, row.reconnects, "during");
         tokio::pin!(watching);
         let mut seen = None;
         loop {
@@ -173,8 +194,25 @@ pub(crate) async fn run(row: &Row, is_full: bool) -> Report {
         }
     };
     let counts = counts();
-    drop(attackers);
     let mut faults = Vec::new();
+    let stream = RefundServiceClient::new(bystander::channel(address, &stack.token).await.unwrap())
+        .stream_refund_events(proto::StreamRefundEventsRequest::default())
+        .await;
+    if let Err(status) = stream {
+        faults.push(format!("the bystander got no event stream: {status:?}"));
+    }
+    let cores = (stack.processor_time() - processor_time).as_secs_f64() / began.elapsed().as_secs_f64();
+    let lines = stack.lines.load(Ordering::Relaxed) - lines;
+    drop(attackers);
+    if row.is_refused && counts.1 == 0 {
+        faults.push("nothing was refused".to_owned());
+    }
+    // One line a second, some of the first moment, and one for each call of a caller that was served.
+    let served = if row.has_callers { counts.0.saturating_sub(counts.1) } else { 0 };
+    let max_lines = 10 + usize::try_from(began.elapsed().as_secs()).unwrap() + served;
+    if lines > max_lines {
+        faults.push(format!("the log grew by {lines} warnings"));
+    }
     if counts.0 == 0 {
         faults.push("the attack did not begin".to_owned());
     }
@@ -193,7 +231,7 @@ pub(crate) async fn run(row: &Row, is_full: bool) -> Report {
         faults.push(format!("only {} of {} had ended", counts.1, counts.0));
     }
     // The gateway is as it was: every account serves.
-    let accounts = AccountServiceClient::new(bystander::channel(address).await.unwrap())
+    let accounts = AccountServiceClient::new(bystander::channel(address, &stack.token).await.unwrap())
         .list_accounts(proto::ListAccountsRequest::default())
         .await
         .unwrap();
@@ -207,7 +245,7 @@ pub(crate) async fn run(row: &Row, is_full: bool) -> Report {
         row.max_p99.as_millis(),
         row.ended_within.map(|within| format!(", ended in {} s", within.as_secs())).unwrap_or_default()
     );
-    Report { name: row.name, seen, memory: [before, highest], counts, ended_after, target, faults }
+    Report { name: row.name, seen, memory: [before, highest], counts, ended_after, cores, lines, target, faults }
 }
 
 impl fmt::Display for Report {
@@ -217,9 +255,11 @@ impl fmt::Display for Report {
         let ended_after = self.ended_after.map(|after| format!(" in {:.1} s", after.as_secs_f64())).unwrap_or_default();
         write!(
             formatter,
-            "| {} | {made} opened, {ended} ended{ended_after} | {} | {before} -> {highest} MB | {} | {} |",
+            "| {} | {made} opened, {ended} ended{ended_after} | {} | {before} -> {highest} MB | {:.2} cores, {} warnings | {} | {} |",
             self.name,
             self.seen,
+            self.cores,
+            self.lines,
             self.target,
             if self.faults.is_empty() { "reached" } else { "MISSED" }
         )

@@ -123,7 +123,11 @@ impl Acceptor {
             Ok(Err(_)) => return,
             Err(_) => return silent(socket.place()),
         }
-        let place = self.handshakes.enter(source).await;
+        // A connection that is closed meanwhile does not wait for a place.
+        let place = tokio::select! {
+            place = self.handshakes.enter(source) => place,
+            () = socket.closed() => return,
+        };
         let closed = socket.place().closer();
         let shaking = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.acceptor().accept(socket));
         let shaken = tokio::select! {

@@ -1,8 +1,9 @@
 //! Every open connection, and which one is closed where there are too many.
 //!
-//! In this order: one that has not finished its handshake or its HTTP/2 preface; one that has not
-//! made an authenticated call within [`AUTHENTICATION_TIME`]; the one that is idle longest. Never
-//! one with a call in progress. Where such connections are all there are, the newcomer is closed.
+//! In this order: one that has not finished its handshake or its HTTP/2 preface within
+//! [`OPENING_TIME`]; one that has not made an authenticated call within [`AUTHENTICATION_TIME`]; the
+//! one that is idle longest. Never one with a call in progress. Where such connections are all there
+//! are, the newcomer is closed.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -18,6 +19,9 @@ use tracing::warn;
 
 use crate::telemetry::metrics::Metrics;
 
+/// A client that is not slow sends its preface within milliseconds. Until this time the connection
+/// is not closed before older ones: in a flood, every newcomer would close the one before.
+const OPENING_TIME: Duration = Duration::from_millis(100);
 /// Time for the first authenticated call. A connection without one is closed before idle ones.
 const AUTHENTICATION_TIME: Duration = Duration::from_secs(10);
 /// Connections without a call in progress are closed after this time.
@@ -212,15 +216,16 @@ impl ConnectionRegistry {
             return;
         }
         // Many at once are a flood: they must not take the places of those that are known.
-        let anonymous = counted().filter(|(_, entry)| entry.phase == Phase::Anonymous).count();
-        let is_flood = anonymous > total / 2;
+        let unauthenticated = counted().filter(|(_, entry)| entry.phase != Phase::Authenticated).count();
+        let is_flood = unauthenticated > total / 2;
         let others = counted().filter(|(id, entry)| **id != newcomer && entry.streams == 0);
-        let rank = |entry: &OpenConnection| match entry.phase {
-            Phase::Opening => (0, entry.opened),
-            Phase::Anonymous if is_flood || now.duration_since(entry.opened) >= AUTHENTICATION_TIME => {
-                (1, entry.opened)
+        let rank = |entry: &OpenConnection| {
+            let age = now.duration_since(entry.opened);
+            match entry.phase {
+                Phase::Opening if age >= OPENING_TIME => (0, entry.opened),
+                Phase::Opening | Phase::Anonymous if is_flood || age >= AUTHENTICATION_TIME => (1, entry.opened),
+                Phase::Opening | Phase::Anonymous | Phase::Authenticated => (2, entry.idle_since),
             }
-            Phase::Anonymous | Phase::Authenticated => (2, entry.idle_since),
         };
         let victim = others.min_by_key(|(_, entry)| rank(entry)).map_or(newcomer, |(id, _)| *id);
         if connections.last_warning.is_none_or(|last| now.duration_since(last) >= WARNING_INTERVAL) {

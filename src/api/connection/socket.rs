@@ -52,6 +52,11 @@ impl ClientSocket {
         .await
     }
 
+    /// Completes when another task has closed the connection.
+    pub(super) async fn closed(&self) {
+        poll_fn(|context| if self.signal.is_closed(context) { Poll::Ready(()) } else { Poll::Pending }).await;
+    }
+
     fn fail_if_closed(&self, context: &Context<'_>) -> io::Result<()> {
         let closed = || io::Error::new(io::ErrorKind::ConnectionAborted, "the gateway has closed the connection");
         if self.signal.is_closed(context) { Err(closed()) } else { Ok(()) }

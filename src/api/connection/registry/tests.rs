@@ -62,6 +62,24 @@ async fn a_newcomer_takes_the_place_of_the_least_useful(
     assert_eq!((closed(&connections).as_slice(), is_closed(&newcomer)), (expected, false));
 }
 
+/// In a flood, a client that is just sending its preface keeps its place.
+#[tokio::test(start_paused = true)]
+async fn of_many_newcomers_the_oldest_is_closed_and_not_the_one_that_is_opening() {
+    let registry = registry();
+    let mut connections = Vec::new();
+    for number in 1..=3 {
+        connections.push(open(&registry, number, Phase::Anonymous).await);
+    }
+    let listener = Arc::<str>::from("listen");
+    connections.push(registry.register(&listener, source(8), 0));
+    advance(OPENING_TIME / 2).await;
+    let newcomer = registry.register(&listener, source(9), 0);
+    assert_eq!((closed(&connections), is_closed(&newcomer)), (vec![0], false));
+    advance(OPENING_TIME).await;
+    let _next = registry.register(&listener, source(10), 0);
+    assert_eq!(closed(&connections), [0, 3], "it had its time");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_connection_with_a_call_in_progress_is_never_closed_for_another() {
     let registry = registry();
