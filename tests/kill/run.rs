@@ -339,6 +339,7 @@ fn top_up(caller_state: &CallerState, plans: &mut Plans, worlds: [&Providers; 2]
 const SETTINGS: &str = "\
     server.max_wait_ms = 3000\n\
     server.drain_ms = 2000\n\
+    engine.reconcile_interval_ms = 0\n\
     engine.retry_backoff_min_ms = 10\n\
     engine.retry_backoff_max_ms = 200\n\
     engine.lookups_after_ms = \"150 400 1000 2000\"\n\
