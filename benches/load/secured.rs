@@ -78,7 +78,7 @@ impl Secured {
             &format!(
                 "[callers.bench]\nscopes = [\"refunds:create\", \"refunds:read\"]\naccounts = [\"*\"]\n\
                  tokens = [{{ id = \"bench\", sha256 = \"{sha256}\" }}]\n\
-                 rate = {{ calls_per_second = 1000000, burst = 1000000, calls_at_once = 1000, waits = 1000 }}\n"
+                 rate = {{ calls_per_second = 100000, burst = 100000, calls_at_once = 1000, waits = 1000 }}\n"
             ),
         );
         let address = free_address();
