@@ -91,7 +91,7 @@ fn scopes(scopes: impl IntoIterator<Item = Scope>) -> String {
     format!("[{}]", names.join(", "))
 }
 
-fn bearer(channel: Channel, headers: &[&str]) -> Bearer {
+pub(crate) fn bearer(channel: Channel, headers: &[&str]) -> Bearer {
     let headers = headers.iter().map(|header| header.parse().unwrap()).collect();
     InterceptedService::new(channel, fn_type::AddToken(headers))
 }

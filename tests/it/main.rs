@@ -22,6 +22,7 @@ mod connections;
 mod containers;
 mod corrections;
 mod crash;
+mod crash_rules;
 mod domains;
 mod doubt;
 mod failing_ledger;

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use recoup::proto::v1 as proto;
 use recoup::proto::v1::refund::State;
-use recoup::proto::v1::refund_service_client::RefundServiceClient;
 use simulators::{BookEntry, WorldHandle};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -17,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::access::{self, Client, Pause, Person};
 use crate::history::{Answer, Call, History};
 use crate::plans::Plan;
 use crate::rng::SeededRng;
@@ -27,6 +27,9 @@ pub(crate) const CALLERS: usize = 6;
 const MIN_REVIEW_AGE_SECONDS: i64 = 5;
 /// A call that takes longer hangs: every requested wait is much shorter.
 const MAX_CALL_TIME: Duration = Duration::from_secs(15);
+
+/// The reason of a refusal by the daily limit.
+pub(crate) const QUOTA_EXCEEDED: &str = "QUOTA_EXCEEDED";
 
 /// The state that all callers share.
 pub(crate) struct CallerState {
@@ -39,6 +42,8 @@ pub(crate) struct CallerState {
     requested: Mutex<Vec<RequestedRefund>>,
     /// The events that the follower received, in order.
     pub(crate) followed: Mutex<Vec<proto::RefundEvent>>,
+    /// The pauses that the operator began and ended.
+    pub(crate) pauses: Mutex<Vec<Pause>>,
     pub(crate) ended: CancellationToken,
     /// The books that the operator reads before resolving a refund.
     worlds: Mutex<[WorldHandle; 2]>,
@@ -48,7 +53,15 @@ pub(crate) struct CallerState {
 struct RequestedRefund {
     plan: Plan,
     acknowledged: bool,
+    over_the_limit: bool,
     state: Option<State>,
+}
+
+impl RequestedRefund {
+    /// Whether its caller does not know if it is recorded.
+    fn is_unknown(&self) -> bool {
+        !self.acknowledged && !self.over_the_limit
+    }
 }
 
 /// A call that a caller makes.
@@ -65,9 +78,10 @@ enum Action {
     Cancel,
     Reconcile,
     Resolve,
+    Decide,
 }
 
-const ACTIONS: [(u64, Action); 11] = [
+const ACTIONS: [(u64, Action); 12] = [
     (40, Action::Create),
     (16, Action::Repeat),
     (3, Action::Change),
@@ -79,6 +93,7 @@ const ACTIONS: [(u64, Action); 11] = [
     (8, Action::Cancel),
     (10, Action::Reconcile),
     (3, Action::Resolve),
+    (5, Action::Decide),
 ];
 
 impl CallerState {
@@ -89,6 +104,7 @@ impl CallerState {
             history: History::begin(),
             requested: Mutex::default(),
             followed: Mutex::default(),
+            pauses: Mutex::default(),
             ended: CancellationToken::new(),
             worlds: Mutex::new(worlds),
         })
@@ -121,12 +137,18 @@ impl CallerState {
     fn add_requested(&self, plan: Plan) {
         let mut requested = self.requested.lock().unwrap();
         if requested.iter().all(|refund| refund.plan.id != plan.id) {
-            requested.push(RequestedRefund { plan, acknowledged: false, state: None });
+            requested.push(RequestedRefund { plan, acknowledged: false, over_the_limit: false, state: None });
         }
     }
 
-    fn record_answer(&self, answer: &Answer) {
+    fn record_answer(&self, call: &Call, answer: &Answer) {
         let mut requested = self.requested.lock().unwrap();
+        if let (Some(id), Answer::Refused { reason, .. }) = (call.id(), answer)
+            && reason == QUOTA_EXCEEDED
+            && let Some(known) = requested.iter_mut().rev().find(|refund| refund.plan.id == id)
+        {
+            known.over_the_limit = true;
+        }
         for seen in answer.seen() {
             if let Some(known) = requested.iter_mut().rev().find(|refund| refund.plan.id == seen.id) {
                 known.acknowledged = true;
@@ -144,20 +166,24 @@ pub(crate) fn spawn(caller_state: &Arc<CallerState>, seed: u64, run: u64) -> Joi
         callers.spawn(Caller { caller_state: caller_state.clone(), number, rng, client: None }.work());
     }
     callers.spawn(follow(caller_state.clone()));
+    callers.spawn(access::operate(caller_state.clone(), SeededRng::new(seed, &[run, 5])));
     callers
 }
 
 /// A client of the gateway at this address, without a connection yet.
-pub(crate) fn client(address: SocketAddr) -> RefundServiceClient<Channel> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap().timeout(MAX_CALL_TIME);
-    RefundServiceClient::new(endpoint.connect_lazy()).max_decoding_message_size(64 * 1024 * 1024)
+pub(crate) fn client(address: SocketAddr) -> Client {
+    access::client(channel(address)).max_decoding_message_size(64 * 1024 * 1024)
+}
+
+pub(crate) fn channel(address: SocketAddr) -> Channel {
+    Endpoint::from_shared(format!("http://{address}")).unwrap().timeout(MAX_CALL_TIME).connect_lazy()
 }
 
 struct Caller {
     caller_state: Arc<CallerState>,
     number: usize,
     rng: SeededRng,
-    client: Option<(SocketAddr, RefundServiceClient<Channel>)>,
+    client: Option<(SocketAddr, Client)>,
 }
 
 impl Caller {
@@ -186,44 +212,43 @@ impl Caller {
     }
 
     /// Makes one call. False where its outcome is not known, or no refund fits.
-    async fn act(&mut self, mut client: RefundServiceClient<Channel>) -> bool {
+    async fn act(&mut self, mut client: Client) -> bool {
         let caller_state = self.caller_state.clone();
         let rng = &mut self.rng;
         let began = caller_state.history.now();
         let (call, answer) = match rng.weighted(&ACTIONS) {
+            Action::Decide => return decide_one(&client, &caller_state, rng, self.number).await,
             Action::Resolve => return resolve_one(&client, &caller_state, rng, self.number).await,
             Action::Create => {
                 let Some(plan) = caller_state.unrequested.lock().unwrap().pop_front() else { return false };
-                let request = plan.request();
-                caller_state.add_requested(plan);
-                (Call::Create(request.refund_id.clone()), create(&mut client, request, rng).await)
+                caller_state.add_requested(plan.clone());
+                (Call::Create(plan.id.clone()), create(&mut client, &plan, plan.request(), rng).await)
             }
             Action::Repeat => {
                 // Mostly unacknowledged refunds: those are what callers repeat.
                 let unknown = rng.percent(60);
-                let Some(plan) = caller_state.pick_requested(rng, |refund| !unknown || !refund.acknowledged) else {
+                let Some(plan) = caller_state.pick_requested(rng, |refund| !unknown || refund.is_unknown()) else {
                     return false;
                 };
-                (Call::Create(plan.id.clone()), create(&mut client, plan.request(), rng).await)
+                (Call::Create(plan.id.clone()), create(&mut client, &plan, plan.request(), rng).await)
             }
             Action::Change => {
                 let Some(plan) = caller_state.pick_requested(rng, |refund| refund.acknowledged) else { return false };
-                (Call::Change(plan.id.clone()), create(&mut client, plan.changed(), rng).await)
+                (Call::Change(plan.id.clone()), create(&mut client, &plan, plan.changed(), rng).await)
             }
             Action::Rival => {
                 let Some(plan) = caller_state.pick_requested(rng, |_| true) else { return false };
                 let rival = Plan { id: format!("{}-r{}", plan.id, rng.between(0, 9)), ..plan.clone() };
-                let request = rival.request();
                 let call = Call::Rival { id: rival.id.clone(), of: plan.id };
-                caller_state.add_requested(rival);
-                (call, create(&mut client, request, rng).await)
+                caller_state.add_requested(rival.clone());
+                (call, create(&mut client, &rival, rival.request(), rng).await)
             }
             Action::Validate => {
                 let Some(plan) = caller_state.pick_requested(rng, |_| true) else { return false };
                 let id = format!("{}-v", plan.id);
                 let request =
                     proto::CreateRefundRequest { refund_id: id.clone(), validate_only: true, ..plan.request() };
-                let answer = client.create_refund(request).await;
+                let answer = client.create_refund(Person::creator_of(&plan).request(request)).await;
                 let answer = answer.map(|answer| answer.into_inner().refund);
                 // The answer shows a refund that is not recorded, so it proves nothing.
                 let answer = Answer::of(answer.as_ref().map(|_| []), false);
@@ -273,7 +298,7 @@ impl Caller {
                 (Call::Reconcile(plan.id), Answer::of(answer.as_ref(), false))
             }
         };
-        caller_state.record_answer(&answer);
+        caller_state.record_answer(&call, &answer);
         let is_known = !matches!(answer, Answer::Unknown(_));
         caller_state.history.write(began, self.number, call, answer);
         is_known
@@ -282,12 +307,7 @@ impl Caller {
 
 /// The operator resolves the oldest refund in review. Not before every late effect has happened:
 /// what is not in the books then never happens.
-async fn resolve_one(
-    client: &RefundServiceClient<Channel>,
-    caller_state: &Arc<CallerState>,
-    rng: &mut SeededRng,
-    caller: usize,
-) -> bool {
+async fn resolve_one(client: &Client, caller_state: &Arc<CallerState>, rng: &mut SeededRng, caller: usize) -> bool {
     let Ok(mut left) = quiescence::list(client, &[State::NeedsReview]).await else { return false };
     let now = providers::now().unix_timestamp();
     left.retain(|refund| {
@@ -299,14 +319,37 @@ async fn resolve_one(
     quiescence::resolve(client, caller_state, rng, caller, refund).await.unwrap_or(false)
 }
 
-async fn create(
-    client: &mut RefundServiceClient<Channel>,
-    request: proto::CreateRefundRequest,
-    rng: &mut SeededRng,
-) -> Answer {
+/// Approves or rejects a refund that waits for it: as another owner, or as a colleague of the
+/// creator, who may not approve it.
+async fn decide_one(client: &Client, caller_state: &CallerState, rng: &mut SeededRng, caller: usize) -> bool {
+    let Ok(waiting) = quiescence::list(client, &[State::AwaitingApproval]).await else { return false };
+    if waiting.is_empty() {
+        return false;
+    }
+    let refund = waiting[rng.index(waiting.len())].clone();
+    let person = rng.weighted(&[(3, Person::Finance), (1, Person::Colleague)]);
+    let is_approval = rng.percent(80) || person == Person::Colleague;
+    let (name, etag, comment) = (refund.name, refund.etag, "decided at random".to_owned());
+    let (id, began, mut client) = (refund.refund_id, caller_state.history.now(), client.clone());
+    let (call, answer) = if is_approval {
+        let request = person.request(proto::ApproveRefundRequest { name, etag, comment });
+        (Call::Approve(id), client.approve_refund(request).await.map(|answer| answer.into_inner().refund))
+    } else {
+        let request = person.request(proto::RejectRefundRequest { name, etag, comment });
+        (Call::Reject(id), client.reject_refund(request).await.map(|answer| answer.into_inner().refund))
+    };
+    let answer = Answer::of(answer.as_ref(), false);
+    caller_state.record_answer(&call, &answer);
+    let is_known = !matches!(answer, Answer::Unknown(_));
+    caller_state.history.write(began, caller, call, answer);
+    is_known
+}
+
+async fn create(client: &mut Client, plan: &Plan, request: proto::CreateRefundRequest, rng: &mut SeededRng) -> Answer {
     let wait = rng.weighted(&[(3, Some(0)), (3, Some(60)), (2, Some(400)), (1, None)]);
     let request = proto::CreateRefundRequest { wait: wait.map(milliseconds), ..request };
-    let answer = client.create_refund(request).await.map(tonic::Response::into_inner);
+    let answer = client.create_refund(Person::creator_of(plan).request(request)).await;
+    let answer = answer.map(tonic::Response::into_inner);
     let replayed = answer.as_ref().is_ok_and(|answer| answer.replayed);
     Answer::of(answer.as_ref().map(|answer| answer.refund.as_ref()), replayed)
 }
@@ -322,7 +365,7 @@ async fn follow(caller_state: Arc<CallerState>) {
         let Ok(Some(there)) = there else { return };
         let after_sequence = caller_state.followed.lock().unwrap().last().map_or(0, |event| event.sequence);
         let mut client =
-            RefundServiceClient::new(match Endpoint::from_shared(format!("http://{there}")).unwrap().connect().await {
+            access::client(match Endpoint::from_shared(format!("http://{there}")).unwrap().connect().await {
                 Ok(channel) => channel,
                 Err(_) => {
                     tokio::time::sleep(Duration::from_millis(5)).await;

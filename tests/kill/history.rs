@@ -43,6 +43,8 @@ pub(crate) enum Call {
     Wait(String),
     Cancel(String),
     Reconcile(String),
+    Approve(String),
+    Reject(String),
     /// The operator resolves a refund as the books say.
     Resolve {
         id: String,
@@ -110,6 +112,8 @@ impl Call {
             | Call::Wait(id)
             | Call::Cancel(id)
             | Call::Reconcile(id)
+            | Call::Approve(id)
+            | Call::Reject(id)
             | Call::Resolve { id, .. } => Some(id),
             Call::List => None,
         }

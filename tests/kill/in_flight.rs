@@ -11,11 +11,10 @@ use std::time::{Duration, Instant};
 use futures_util::{StreamExt, stream};
 use recoup::proto::v1 as proto;
 use recoup::proto::v1::refund::State;
-use recoup::proto::v1::refund_service_client::RefundServiceClient;
 use simulators::faults::{FaultEffect, Point};
 use simulators::request::{Deduplication, Provider};
-use tonic::transport::Channel;
 
+use crate::access::Client;
 use crate::callers;
 use crate::oracle;
 use crate::plans::{Plan, Plans};
@@ -170,7 +169,7 @@ fn measure(base: &Path, seed: u64, refunds: usize, accounts: usize) -> Measured 
     }
 }
 
-async fn is_any_under_way(client: &RefundServiceClient<Channel>) -> bool {
+async fn is_any_under_way(client: &Client) -> bool {
     let states = vec![State::Pending.into(), State::Dispatching.into()];
     let filter = Some(proto::RefundFilter { states, ..Default::default() });
     let request = proto::ListRefundsRequest { page_size: 1, filter, ..Default::default() };

@@ -10,7 +10,8 @@
 //!    +-----------------+------- the oracle ----------+
 //! ```
 //!
-//! The configuration changes between kills: see [`setups`].
+//! The configuration changes between kills: see [`setups`], and [`access`] for the access file that
+//! some starts have.
 //!
 //! `cargo test --test kill` kills a hundred times.
 //! `cargo test --release --test kill -- --kills 2000` kills two thousand times and prints the
@@ -26,6 +27,7 @@
     reason = "a test that fails should show where, and its output is its result"
 )]
 
+mod access;
 mod callers;
 mod history;
 mod idle_closing;
@@ -135,7 +137,7 @@ fn line(figures: &Figures) -> String {
     format!(
         "{} kills ({} at the start), {} SIGTERM, {} provider kills, {} full disks, {} clock jumps, {} changed configurations; {} calls ({} unknown), {} refunds, \
          {} attempts, {} requests ({} refunds sent again), {} effects, {} doubts ({} resolved by the operator, {} open at the end), {} reassigned, \
-         {} violations",
+         {} starts with an access file, {} approved, {} rejected, {} refused by a limit, {} pauses, {} violations",
         figures.kills,
         figures.kills_at_start,
         figures.terminations,
@@ -154,6 +156,11 @@ fn line(figures: &Figures) -> String {
         figures.resolved,
         figures.open,
         figures.moves,
+        figures.starts_with_access,
+        figures.approved,
+        figures.rejected,
+        figures.over_the_limit,
+        figures.pauses,
         figures.violations.len()
     )
 }

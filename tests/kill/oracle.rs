@@ -20,6 +20,8 @@ use recoup::proto::v1::resolve_refund_request::Resolution;
 use simulators::request::Provider;
 use simulators::{BookEntry, JournalEntry};
 
+use crate::access::{self, Pause, Person};
+use crate::callers::QUOTA_EXCEEDED;
 use crate::history::{Answer, Call, Entry};
 use crate::plans::Plan;
 use crate::providers::ProviderRecords;
@@ -34,6 +36,7 @@ pub(crate) struct Evidence {
     pub(crate) plans: Vec<Plan>,
     pub(crate) history: Vec<Entry>,
     pub(crate) followed: Vec<proto::RefundEvent>,
+    pub(crate) pauses: Vec<Pause>,
     pub(crate) quiescent: Quiescent,
     pub(crate) records: ProviderRecords,
     pub(crate) ledger: Rows,
@@ -81,6 +84,9 @@ pub(crate) fn violations(evidence: &Evidence) -> Vec<String> {
     checker.resends_are_identical();
     checker.every_request_is_where_it_belongs();
     checker.moved_refunds_are_not_sent_again();
+    checker.a_large_refund_has_a_second_owner();
+    checker.the_daily_limit_holds();
+    checker.a_paused_account_sends_nothing();
     checker.doubt_is_visible_and_counted_alike();
     checker.no_refund_is_in_progress();
     checker.the_chain_verifies();
@@ -156,6 +162,11 @@ fn count(evidence: &Evidence, figures: &mut Figures) {
         .filter(|entry| matches!((&entry.call, &entry.answer), (Call::Resolve { .. }, Answer::Ok(_))))
         .count();
     figures.moves = ledger.events.iter().filter(|event| event.kind == EventKind::Reassigned).count();
+    let of_kind = |kind: EventKind| ledger.events.iter().filter(|event| event.kind == kind).count();
+    (figures.approved, figures.rejected) = (of_kind(EventKind::Approved), of_kind(EventKind::Rejected));
+    let is_over = |entry: &&Entry| matches!(&entry.answer, Answer::Refused { reason, .. } if reason == QUOTA_EXCEEDED);
+    figures.over_the_limit = history.iter().filter(is_over).count();
+    figures.pauses = evidence.pauses.len();
     figures.open = quiescent.listed_doubts.len();
     figures.sent_again = Checker::over(evidence).requests.values().filter(|requests| requests.len() > 1).count();
     for refund in ledger.refunds.values() {
@@ -516,7 +527,7 @@ impl<'a> Checker<'a> {
         let mut again = Vec::new();
         for event in &self.evidence.ledger.events {
             match event.kind {
-                EventKind::Reassigned if event.to != State::Pending => {
+                EventKind::Reassigned if ![State::AwaitingApproval, State::Pending].contains(&event.to) => {
                     moved.insert(&event.refund);
                 }
                 EventKind::Dispatched if moved.contains(event.refund.as_str()) => again.push(event.refund.clone()),
@@ -530,6 +541,87 @@ impl<'a> Checker<'a> {
         }
         for id in again {
             self.violation("a refund that moved is not sent again", id);
+        }
+    }
+
+    /// A large refund waits from the beginning, and is not attempted, nor does it have an effect,
+    /// before somebody of another owner has approved it.
+    fn a_large_refund_has_a_second_owner(&mut self) {
+        let mut lacking: HashMap<&str, Person> = HashMap::new();
+        let mut found = Vec::new();
+        for event in &self.evidence.ledger.events {
+            let id = event.refund.as_str();
+            let person = event.actor.as_deref().and_then(Person::named);
+            match event.kind {
+                // The callers have other names where there is no access file.
+                EventKind::Created => {
+                    let is_large = self.plans.get(id).is_some_and(|plan| access::is_large(plan));
+                    let Some(creator) = person.filter(|_| is_large) else { continue };
+                    lacking.insert(id, creator);
+                    if event.to != State::AwaitingApproval {
+                        found.push(format!("{id} did not wait: {event:?}"));
+                    }
+                }
+                EventKind::Approved => {
+                    let is_other = |creator: &Person| person.is_some_and(|person| person.owner() != creator.owner());
+                    if lacking.get(id).is_some_and(is_other) {
+                        lacking.remove(id);
+                    }
+                }
+                EventKind::Dispatched if lacking.contains_key(id) => {
+                    found.push(format!("{id} was attempted: {event:?}"))
+                }
+                _ => {}
+            }
+        }
+        for id in lacking.into_keys() {
+            let Some(plan) = self.plans.get(id) else { continue };
+            let times = |(part, _): &(String, _)| self.effects("refund", plan.provider, part, Some(id));
+            if plan.parts().iter().map(times).sum::<usize>() > 0 {
+                found.push(format!("{id} has an effect"));
+            }
+        }
+        for what in found {
+            self.violation("a large refund has a second owner", what);
+        }
+    }
+
+    /// What the till has created and what neither failed nor was cancelled, at each creation.
+    fn the_daily_limit_holds(&mut self) {
+        let mut counted: HashMap<&str, i64> = HashMap::new();
+        let mut over = None;
+        for event in &self.evidence.ledger.events {
+            let id = event.refund.as_str();
+            if event.kind == EventKind::Created && event.actor.as_deref() == Some(Person::Till.name()) {
+                counted.insert(id, self.plans.get(id).map_or(0, |plan| access::amount(plan)));
+                let sum: i64 = counted.values().sum();
+                if sum > access::DAILY_MAX_MINOR_UNITS {
+                    over = over.or(Some(format!("with {id} it is {sum}")));
+                }
+            }
+            if matches!(event.to, State::Failed | State::Cancelled) {
+                counted.remove(id);
+            }
+        }
+        if let Some(what) = over {
+            self.violation("the daily limit holds", what);
+        }
+    }
+
+    /// No attempt is recorded between the answer to PauseAccount and ResumeAccount.
+    fn a_paused_account_sends_nothing(&mut self) {
+        let mut found = Vec::new();
+        for pause in &self.evidence.pauses {
+            for (id, attempts) in &self.evidence.ledger.attempts {
+                let is_there = self.plans.get(id.as_str()).is_some_and(|plan| plan.provider == pause.provider);
+                let during = pause.after_micros + 1..pause.until_micros;
+                let is_during = |attempt: &&Attempt| is_there && during.contains(&attempt.dispatched_micros);
+                found
+                    .extend(attempts.iter().filter(is_during).map(|attempt| format!("{id}: {attempt:?} in {pause:?}")));
+            }
+        }
+        for what in found {
+            self.violation("a paused account sends nothing", what);
         }
     }
 

@@ -6,15 +6,17 @@ use recoup::proto::v1::refund::State;
 use simulators::request::Provider;
 use simulators::{BookEntry, JournalEntry};
 
+use crate::access::{self, Pause, Person};
 use crate::history::{Answer, Call};
 use crate::oracle::{self, Evidence};
+use crate::run::PROVIDERS;
 
 /// Changes the evidence so that it breaks a promise. False where the run has nothing to tamper
 /// with.
 type Tampering = fn(&mut Evidence) -> bool;
 
 /// Each tampering, with the promise that it breaks.
-const TAMPERINGS: [(&str, &str, Tampering); 16] = [
+const TAMPERINGS: [(&str, &str, Tampering); 19] = [
     ("a refund was done twice", "at most one effect per target", |evidence| {
         let again = evidence.records.books.iter().find(|entry| is_refund(entry)).cloned();
         evidence.records.books.extend(again.clone());
@@ -101,6 +103,28 @@ const TAMPERINGS: [(&str, &str, Tampering); 16] = [
         (event.kind, event.to) = (EventKind::Reassigned, State::InDoubt);
         evidence.ledger.events.insert(index, event);
         true
+    }),
+    ("the creator's owner approved", "a large refund has a second owner", |evidence| {
+        let events = &mut evidence.ledger.events;
+        let dispatched = events.iter().filter(|event| event.kind == EventKind::Dispatched);
+        let dispatched: Vec<String> = dispatched.map(|event| event.refund.clone()).collect();
+        let approvals = events.iter_mut().filter(|event| event.kind == EventKind::Approved);
+        let approval = approvals.into_iter().find(|event| dispatched.contains(&event.refund));
+        approval.map(|event| event.actor = Some(Person::Colleague.name().to_owned())).is_some()
+    }),
+    ("the limited caller created all refunds", "the daily limit holds", |evidence| {
+        let succeeded: Vec<String> = succeeded(evidence).collect();
+        let plans = evidence.plans.iter().filter(|plan| succeeded.contains(&plan.id));
+        let sum: i64 = plans.map(access::amount).sum();
+        for event in evidence.ledger.events.iter_mut().filter(|event| event.kind == EventKind::Created) {
+            event.actor = Some(Person::Till.name().to_owned());
+        }
+        sum > access::DAILY_MAX_MINOR_UNITS
+    }),
+    ("an attempt began during a pause", "a paused account sends nothing", |evidence| {
+        let pauses = PROVIDERS.map(|provider| Pause { provider, after_micros: 0, until_micros: i64::MAX });
+        evidence.pauses.extend(pauses);
+        evidence.ledger.attempts.values().flatten().next().is_some()
     }),
     ("an event is missing from the chain", "the chain verifies", |evidence| evidence.ledger.events.pop().is_some()),
 ];

@@ -83,7 +83,8 @@ impl Plans {
                 Target::Items { order: 1_000_000 + number, items }
             }
             Provider::Debitsuccess => {
-                let minor_units = i64::from(100 + number % 40_000);
+                // Spread, so that some of the amounts need a second person.
+                let minor_units = 100 + i64::from(number) * 7_919 % 40_000;
                 Target::Account { reference: format!("K{number:08}"), minor_units }
             }
         };

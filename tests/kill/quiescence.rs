@@ -8,11 +8,10 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 use recoup::proto::v1 as proto;
 use recoup::proto::v1::refund::State;
-use recoup::proto::v1::refund_service_client::RefundServiceClient;
 use recoup::proto::v1::resolve_refund_request::Resolution;
 use tokio::time::Instant;
-use tonic::transport::Channel;
 
+use crate::access::{self, Client};
 use crate::callers::{self, CALLERS, CallerState, name};
 use crate::history::{Answer, Call};
 use crate::rng::SeededRng;
@@ -39,6 +38,7 @@ pub(crate) async fn reach(
     finish_late_effects: impl Fn(),
 ) -> Result<Quiescent, String> {
     let client = callers::client(gateway);
+    access::resume_all(gateway).await?;
     wait_until_none_open(&client).await?;
     reconcile_all(&client, caller_state, State::Submitted).await?;
     // A refund that the operator had sent again may be in doubt again.
@@ -64,10 +64,7 @@ pub(crate) async fn reach(
 }
 
 /// All refunds in any of these states, or in all states where none is given.
-pub(crate) async fn list(
-    client: &RefundServiceClient<Channel>,
-    states: &[State],
-) -> Result<Vec<proto::Refund>, String> {
+pub(crate) async fn list(client: &Client, states: &[State]) -> Result<Vec<proto::Refund>, String> {
     let mut refunds = Vec::new();
     let mut page_token = String::new();
     loop {
@@ -88,7 +85,7 @@ pub(crate) async fn list(
 
 /// Waits until no refund is PENDING, DISPATCHING or IN_DOUBT: the gateway ends these states by
 /// itself, or leaves the refund to the operator.
-async fn wait_until_none_open(client: &RefundServiceClient<Channel>) -> Result<(), String> {
+async fn wait_until_none_open(client: &Client) -> Result<(), String> {
     let until = Instant::now() + LIMIT;
     loop {
         let mut open = list(client, &[State::Pending, State::Dispatching, State::InDoubt]).await?;
@@ -109,11 +106,7 @@ async fn wait_until_none_open(client: &RefundServiceClient<Channel>) -> Result<(
     }
 }
 
-async fn reconcile_all(
-    client: &RefundServiceClient<Channel>,
-    caller_state: &Arc<CallerState>,
-    state: State,
-) -> Result<(), String> {
+async fn reconcile_all(client: &Client, caller_state: &Arc<CallerState>, state: State) -> Result<(), String> {
     let open = list(client, &[state]).await?;
     let calls = stream::iter(open).map(|refund| {
         let (mut client, caller_state) = (client.clone(), caller_state.clone());
@@ -131,7 +124,7 @@ async fn reconcile_all(
 
 /// The operator resolves a refund as the provider's books say. False where it was not accepted.
 pub(crate) async fn resolve(
-    client: &RefundServiceClient<Channel>,
+    client: &Client,
     caller_state: &Arc<CallerState>,
     rng: &mut SeededRng,
     caller: usize,

@@ -51,6 +51,8 @@ pub(crate) struct Event {
     pub(crate) revision: i64,
     pub(crate) time_micros: i64,
     pub(crate) kind: EventKind,
+    /// None: the gateway.
+    pub(crate) actor: Option<String>,
     pub(crate) to: State,
     pub(crate) chain_hash: Vec<u8>,
 }
@@ -77,7 +79,7 @@ pub(crate) fn read(ledger: &Path) -> Rows {
     let mut statement = connection
         .prepare(
             "SELECT e.sequence, r.id, e.revision, e.event_time, e.to_state, e.chain_hash, e.kind, e.attempt, \
-             e.from_state IS 'DISPATCHING', coalesce(e.note, '') \
+             e.from_state IS 'DISPATCHING', coalesce(e.note, ''), e.actor \
              FROM events e JOIN refunds r ON r.ordinal = e.ordinal ORDER BY e.sequence",
         )
         .unwrap();
@@ -91,6 +93,7 @@ pub(crate) fn read(ledger: &Path) -> Rows {
             to: state(&row.get::<_, String>(4).unwrap()),
             chain_hash: row.get(5).unwrap(),
             kind: EventKind::parse(&row.get::<_, String>(6).unwrap()).unwrap(),
+            actor: row.get(10).unwrap(),
         };
         let (number, ends): (i64, bool) = (row.get(7).unwrap(), row.get(8).unwrap());
         let attempts = rows.attempts.entry(event.refund.clone()).or_default();

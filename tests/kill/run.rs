@@ -14,6 +14,7 @@ use std::time::Duration;
 use simulators::request::{Deduplication, Provider};
 use tokio::runtime::Runtime;
 
+use crate::access;
 use crate::callers::{self, CallerState};
 use crate::oracle::{self, Evidence};
 use crate::oracle_self_test;
@@ -47,6 +48,13 @@ pub(crate) struct Figures {
     pub(crate) clock_jumps: u64,
     /// Starts with another configuration than the start before.
     pub(crate) changes: u64,
+    pub(crate) starts_with_access: u64,
+    /// Approvals and rejections in the ledger.
+    pub(crate) approved: usize,
+    pub(crate) rejected: usize,
+    /// Calls that the daily limit refused.
+    pub(crate) over_the_limit: usize,
+    pub(crate) pauses: usize,
     /// Refunds that were reassigned.
     pub(crate) moves: usize,
     pub(crate) calls: usize,
@@ -110,6 +118,7 @@ pub(crate) fn run(base: &Path, seed: u64, number: u64, kills: u64) -> Figures {
     let mut plans = Plans::new(format!("k{number}"), SeededRng::new(seed, &[number, 2]));
     let mut figures = Figures { runs: 1, ..Figures::default() };
     let mut places_rng = SeededRng::new(seed, &[number, 3]);
+    let mut access_rng = SeededRng::new(seed, &[number, 4]);
     let mut clock_is_true = true;
     let mut jumped = Duration::ZERO;
 
@@ -124,7 +133,11 @@ pub(crate) fn run(base: &Path, seed: u64, number: u64, kills: u64) -> Figures {
             _ => places.other.arm(&mut places_rng),
         }
         places.draw(&mut places_rng, &providers);
-        environment.configure(&format!("{SETTINGS}{}", places.settings(&providers)));
+        let has_access = access_rng.percent(65);
+        figures.starts_with_access += u64::from(has_access);
+        let has_debitsuccess = places.is_configured(Provider::Debitsuccess);
+        let access = if has_access { access::settings(&folder, has_debitsuccess) } else { String::new() };
+        environment.configure(&format!("{SETTINGS}{access}{}", places.settings(&providers)));
         let mode = rng.weighted(&[
             (60, KillMode::Kill),
             (8, KillMode::KillAtStart),
@@ -234,7 +247,8 @@ fn judge(
     // First the refunds that belong to the other books, and then the rest.
     for other in [true, false] {
         places.move_all_to(other);
-        environment.configure(&format!("{SETTINGS}{}", places.settings(providers)));
+        let access = access::settings(&environment.folder, true);
+        environment.configure(&format!("{SETTINGS}{access}{}", places.settings(providers)));
         let gateway = match environment.start() {
             Ok(gateway) => gateway,
             Err(log) => {
@@ -267,6 +281,7 @@ fn judge(
                 account_was_removed: places.account_was_removed,
                 plans: caller_state.plans(),
                 history: caller_state.history.entries(),
+                pauses: caller_state.pauses.lock().unwrap().clone(),
                 followed: caller_state.followed.lock().unwrap().clone(),
                 quiescent,
                 records: ProviderRecords::of_both(records),
@@ -324,6 +339,7 @@ fn top_up(caller_state: &CallerState, plans: &mut Plans, worlds: [&Providers; 2]
 const SETTINGS: &str = "\
     server.max_wait_ms = 3000\n\
     server.drain_ms = 2000\n\
+    engine.reconcile_interval_ms = 0\n\
     engine.retry_backoff_min_ms = 10\n\
     engine.retry_backoff_max_ms = 200\n\
     engine.lookups_after_ms = \"150 400 1000 2000\"\n\
@@ -438,6 +454,11 @@ impl Figures {
         self.full_disks += other.full_disks;
         self.clock_jumps += other.clock_jumps;
         self.changes += other.changes;
+        self.starts_with_access += other.starts_with_access;
+        self.approved += other.approved;
+        self.rejected += other.rejected;
+        self.over_the_limit += other.over_the_limit;
+        self.pauses += other.pauses;
         self.moves += other.moves;
         self.calls += other.calls;
         self.unknown_calls += other.unknown_calls;

@@ -112,6 +112,11 @@ impl Places {
         self.setups = [Setup { host, former: true, ..USUAL }; 3];
     }
 
+    /// Whether the account at this provider is configured at present.
+    pub(crate) fn is_configured(&self, provider: Provider) -> bool {
+        PROVIDERS.into_iter().zip(self.setups).any(|(one, setup)| one == provider && !setup.removed)
+    }
+
     /// The endpoints of the other set of books.
     pub(crate) fn endpoints_of_other(&self) -> Vec<String> {
         PROVIDERS.map(|provider| endpoint(provider, self.other.address(provider))).into()
