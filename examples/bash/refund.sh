@@ -142,19 +142,20 @@ read_events() {
 # Prints the refund's events that the store has not seen, then opens the stream once more where it
 # ended, as a program does after a restart.
 follow_events() {
-    local seen twice
+    local seen after twice
     mapfile -t seen < <(read_events 5)
     if ((${#seen[@]} > 0)); then
         echo "events ${#seen[@]} ${seen[0]}..${seen[-1]}"
     else
         echo 'events 0'
     fi
+    after=$(jq .last_sequence "$store")
     mapfile -t twice < <(read_events 1)
     if ((${#twice[@]} > 0)); then
         echo "event ${twice[0]} came twice" >&2
         return 1
     fi
-    echo "resumed after $(jq --raw-output .last_sequence "$store")"
+    echo "resumed after $after"
 }
 
 take_refund_id
