@@ -2,7 +2,8 @@
 # Refunds a Sectigo order through recoup: grpcurl speaks gRPC, and curl the JSON endpoint. Run again
 # with the same arguments it sends nothing, and shows the same refund.
 #
-# Exit status: 0 the money moved, 4 it did not, 5 undecided (run it again), 1 refused, 2 wrong usage.
+# Exit status: 0 the money moved, 4 it did not, 5 undecided (run it again), 1 refused, 2 wrong
+# usage.
 set -euo pipefail
 
 # In seconds. The gateway answers shortly before the deadline, with the refund as it then is.

@@ -22,9 +22,29 @@ namespace {
         /** @var list<callable> */
         public static array $cronHooks = [];
 
-        /** A person clicks on Refund. */
-        public static function refund(int $invoice, string $transaction, string $amount = '99.00', array $with = []): array
+        /** What a person enters in WHMCS's settings of the module. */
+        public static function settingsFromEnvironment(): array
         {
+            return [
+                'url' => self::setting('RECOUP_URL'),
+                'token' => trim(file_get_contents(self::setting('RECOUP_TOKEN_FILE'))),
+                'caFile' => getenv('RECOUP_CA_FILE') ?: '',
+                'account' => 'sectigo',
+            ];
+        }
+
+        public static function setting(string $name): string
+        {
+            return getenv($name) ?: exit("$name is not set\n");
+        }
+
+        /** A person clicks on Refund. */
+        public static function refund(
+            int $invoice,
+            string $transaction,
+            string $amount = '99.00',
+            array $with = [],
+        ): array {
             $answer = recoup_refund($with + self::$settings + [
                 'invoiceid' => $invoice,
                 'transid' => $transaction,

@@ -17,11 +17,6 @@ require __DIR__ . '/Simulators.php';
 require ROOTDIR . '/modules/gateways/recoup.php';
 require ROOTDIR . '/includes/hooks/recoup.php';
 
-function setting(string $name): string
-{
-    return getenv($name) ?: exit("$name is not set\n");
-}
-
 function same(mixed $expected, mixed $actual, string $what): void
 {
     if ($expected !== $actual) {
@@ -38,13 +33,8 @@ function cronUntilBooked(int $count): void
     same($count, count(Whmcs::$books), 'booked');
 }
 
-$simulators = new Simulators(setting('SIMULATORS_URL'));
-$settings = [
-    'url' => setting('RECOUP_URL'),
-    'token' => trim(file_get_contents(setting('RECOUP_TOKEN_FILE'))),
-    'caFile' => getenv('RECOUP_CA_FILE') ?: '',
-    'account' => 'sectigo',
-];
+$simulators = new Simulators(Whmcs::setting('SIMULATORS_URL'));
+$settings = Whmcs::settingsFromEnvironment();
 $nowhere = ['url' => 'http://127.0.0.1:9'];
 
 $tests = [
@@ -56,6 +46,21 @@ $tests = [
         same('error', Whmcs::refund(1, $order)['status'], 'the second click');
         Whmcs::runCron();
         same([$answer['transid']], array_keys(Whmcs::$books), 'booked');
+        same(1, $simulators->effects($order), 'effects');
+    },
+
+    'four clicks at once: one success, and nothing twice' => function () use ($simulators) {
+        $order = $simulators->freshOrder();
+        $database = tempnam(sys_get_temp_dir(), 'whmcs');
+        $clicks = [];
+        for ($i = 0; $i < 4; $i++) {
+            $click = [PHP_BINARY, __DIR__ . '/click.php', $database, $order];
+            $clicks[] = [proc_open($click, [1 => ['pipe', 'w']], $pipes), $pipes[1]];
+        }
+        $statuses = array_map(fn (array $click): string => stream_get_contents($click[1]), $clicks);
+        sort($statuses);
+        unlink($database);
+        same(['error', 'error', 'error', 'success'], $statuses, 'statuses');
         same(1, $simulators->effects($order), 'effects');
     },
 
@@ -117,7 +122,7 @@ $tests = [
         same(1, $simulators->effects($order), 'effects');
     },
 
-    'gateway not reached: error, and the cron job asks again with the same id' => function () use ($simulators, $nowhere) {
+    'gateway not reached: error, and the cron job asks again under its id' => function () use ($simulators, $nowhere) {
         $order = $simulators->freshOrder();
         $answer = Whmcs::refund(6, $order, with: $nowhere);
         same('error', $answer['status'], 'status');
@@ -138,7 +143,7 @@ $tests = [
         same(1, $simulators->effects($order), 'effects');
     },
 
-    'another amount while the first is open: error, and nothing is sent for it' => function () use ($simulators, $nowhere) {
+    'another amount while the first is open: error, and nothing is sent' => function () use ($simulators, $nowhere) {
         $order = $simulators->freshOrder();
         Whmcs::refund(8, $order, '99.00', $nowhere);
         same('error', Whmcs::refund(8, $order, '10.00')['status'], 'status');

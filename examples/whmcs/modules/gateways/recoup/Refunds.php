@@ -130,7 +130,10 @@ final class Refunds
             } catch (CallError) {
                 continue;
             }
-            if ($outcome === Outcome::Irregular && $this->table->close($row['refund_id'], Outcome::NotMoved, $outcome)) {
+            if ($outcome !== Outcome::Irregular) {
+                continue;
+            }
+            if ($this->table->close($row['refund_id'], Outcome::NotMoved, $outcome)) {
                 logActivity("recoup: the money of refund $row[refund_id] moved after all: a person has to book it");
             }
         }

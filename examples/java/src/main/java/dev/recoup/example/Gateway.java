@@ -27,6 +27,7 @@ import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
 import io.grpc.TlsChannelCredentials;
 import java.io.IOException;
+import java.io.InputStream;
 import java.io.InputStreamReader;
 import java.io.Reader;
 import java.nio.charset.StandardCharsets;
@@ -50,7 +51,9 @@ final class Gateway implements AutoCloseable {
   record Settings(String server, Path caFile, Path tokenFile) {
     static Settings fromEnvironment() {
       return new Settings(
-          read("RECOUP_SERVER"), Path.of(read("RECOUP_CA_FILE")), Path.of(read("RECOUP_TOKEN_FILE")));
+          read("RECOUP_SERVER"),
+          Path.of(read("RECOUP_CA_FILE")),
+          Path.of(read("RECOUP_TOKEN_FILE")));
     }
 
     private static String read(String name) {
@@ -72,7 +75,9 @@ final class Gateway implements AutoCloseable {
     ChannelCredentials tls =
         TlsChannelCredentials.newBuilder().trustManager(settings.caFile().toFile()).build();
     ManagedChannel channel =
-        Grpc.newChannelBuilder(settings.server(), tls).defaultServiceConfig(serviceConfig()).build();
+        Grpc.newChannelBuilder(settings.server(), tls)
+            .defaultServiceConfig(serviceConfig())
+            .build();
     return new Gateway(channel, new BearerToken(Files.readString(settings.tokenFile()).strip()));
   }
 
@@ -104,7 +109,10 @@ final class Gateway implements AutoCloseable {
   ValidationStatus validationStatus(String account, String order) {
     GetValidationStatusRequest request =
         GetValidationStatusRequest.newBuilder().setAccount(account).setOrderNumber(order).build();
-    return validation.withDeadlineAfter(DEADLINE).getValidationStatus(request).getValidationStatus();
+    return validation
+        .withDeadlineAfter(DEADLINE)
+        .getValidationStatus(request)
+        .getValidationStatus();
   }
 
   /** The events of the ledger after the sequence, until the deadline. */
@@ -158,21 +166,25 @@ final class Gateway implements AutoCloseable {
 
   /** Goes with every call, over TLS only. */
   private static final class BearerToken extends CallCredentials {
+    private static final Metadata.Key<String> AUTHORIZATION =
+        Metadata.Key.of("authorization", Metadata.ASCII_STRING_MARSHALLER);
+
     private final Metadata headers = new Metadata();
 
     BearerToken(String token) {
-      headers.put(Metadata.Key.of("authorization", Metadata.ASCII_STRING_MARSHALLER), "Bearer " + token);
+      headers.put(AUTHORIZATION, "Bearer " + token);
     }
 
     @Override
-    public void applyRequestMetadata(RequestInfo request, Executor executor, MetadataApplier applier) {
+    public void applyRequestMetadata(
+        RequestInfo request, Executor executor, MetadataApplier applier) {
       applier.apply(headers);
     }
   }
 
   private static Map<String, ?> serviceConfig() throws IOException {
-    try (Reader reader =
-        new InputStreamReader(Gateway.class.getResourceAsStream("/service_config.json"), StandardCharsets.UTF_8)) {
+    InputStream resource = Gateway.class.getResourceAsStream("/service_config.json");
+    try (Reader reader = new InputStreamReader(resource, StandardCharsets.UTF_8)) {
       return new Gson().<Map<String, ?>>fromJson(reader, Map.class);
     }
   }

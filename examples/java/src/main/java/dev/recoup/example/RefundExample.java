@@ -86,7 +86,8 @@ public final class RefundExample {
     Refund refund = decided.get();
     System.out.printf("created %s %s %s%n", refundId, stateName(refund), verdictName(refund));
     if (needsPerson(refund)) {
-      System.err.printf("refund %s waits for a person: run it again when they have decided%n", refundId);
+      System.err.printf(
+          "refund %s waits for a person: run it again when they have decided%n", refundId);
       return UNDECIDED;
     }
 
@@ -94,7 +95,8 @@ public final class RefundExample {
     System.out.printf("replayed %s %b%n", refundId, again.getReplayed());
     showRefusal(account, refundId);
     followEvents(refund);
-    System.out.printf("validation %s%n", gateway.validationStatus(account, order).getOrderStatusText());
+    System.out.printf(
+        "validation %s%n", gateway.validationStatus(account, order).getOrderStatusText());
 
     return switch (refund.getMoneyVerdict()) {
       case MONEY_VERDICT_MOVED -> MOVED;
@@ -124,7 +126,8 @@ public final class RefundExample {
         if (!isUnanswered(e)) {
           throw e;
         }
-        System.err.printf("no answer about %s (%s): asking again%n", refundId, e.getStatus().getCode());
+        System.err.printf(
+            "no answer about %s (%s): asking again%n", refundId, e.getStatus().getCode());
         Thread.sleep(PAUSE.toMillis());
       }
     }
@@ -141,8 +144,9 @@ public final class RefundExample {
       if (info.containsMetadata("differing_fields")) {
         fields.add(info.getMetadataOrThrow("differing_fields"));
       }
-      detail(e, BadRequest.class).ifPresent(
-          request -> request.getFieldViolationsList().forEach(violation -> fields.add(violation.getField())));
+      detail(e, BadRequest.class)
+          .map(BadRequest::getFieldViolationsList)
+          .ifPresent(found -> found.forEach(violation -> fields.add(violation.getField())));
       System.out.printf("refused %s %s%n", info.getReason(), String.join(",", fields));
       return;
     }
@@ -150,8 +154,8 @@ public final class RefundExample {
   }
 
   /**
-   * Prints the refund's events that the store has not seen, then opens the stream once more where it
-   * ended, as a program does after a restart.
+   * Prints the refund's events that the store has not seen, then opens the stream once more where
+   * it ended, as a program does after a restart.
    */
   private void followEvents(Refund refund) throws IOException {
     List<RefundEvent> seen = readEvents(refund, Duration.ofSeconds(5));
@@ -203,8 +207,8 @@ public final class RefundExample {
   }
 
   /**
-   * Whether the error leaves open what became of the refund, or passes by itself. Only an error with
-   * an ErrorInfo says that the call recorded nothing.
+   * Whether the error leaves open what became of the refund, or passes by itself. Only an error
+   * with an ErrorInfo says that the call recorded nothing.
    */
   private static boolean isUnanswered(StatusRuntimeException e) {
     Status.Code code = e.getStatus().getCode();

@@ -66,7 +66,10 @@ final class Store {
     Path next = path.resolveSibling(path.getFileName() + ".new");
     try (FileChannel file =
         FileChannel.open(
-            next, StandardOpenOption.CREATE, StandardOpenOption.TRUNCATE_EXISTING, StandardOpenOption.WRITE)) {
+            next,
+            StandardOpenOption.CREATE,
+            StandardOpenOption.TRUNCATE_EXISTING,
+            StandardOpenOption.WRITE)) {
       ByteBuffer json = StandardCharsets.UTF_8.encode(GSON.toJson(content));
       while (json.hasRemaining()) {
         file.write(json);
