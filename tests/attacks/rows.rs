@@ -207,7 +207,7 @@ pub(crate) async fn run(row: &Row, is_full: bool) -> Report {
     if row.is_refused && counts.1 == 0 {
         faults.push("nothing was refused".to_owned());
     }
-    // One line a second, some of the first moment, and one for each call of a caller that was served.
+    // One line a second, some of the first moment, and one for each served call of a caller.
     let served = if row.has_callers { counts.0.saturating_sub(counts.1) } else { 0 };
     let max_lines = 10 + usize::try_from(began.elapsed().as_secs()).unwrap() + served;
     if lines > max_lines {
