@@ -9,17 +9,18 @@ use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt as _};
+use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use h2::server::{Builder, SendResponse};
 use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
 use http::{Request, Response};
 use http_body::{Body as _, Frame};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -29,12 +30,17 @@ use tonic::transport::server::Connected;
 use tower::Service;
 use tracing::debug;
 
+use crate::api::connection::ConnectionHandle;
 use crate::telemetry::metrics::Metrics;
 
 /// In the extensions of each request: cancelled by the call that needs the stream's place. The
 /// stream is reset then, which a gRPC client reports as RESOURCE_EXHAUSTED.
 #[derive(Clone, Default)]
 pub(super) struct StreamCut(pub(super) CancellationToken);
+
+/// In the extensions of each request: a call that is refused makes its connection wait.
+#[derive(Clone, Default)]
+pub(super) struct ConnectionPause(Arc<Notify>);
 
 /// A connection that tells whether its socket takes bytes.
 struct Gauged<C> {
@@ -60,6 +66,9 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// A peer has [`MAX_TAKING_TIME`] for each piece of this size: the largest frame of HTTP/2.
 const PIECE_BYTES: usize = 16 * 1024;
 const MAX_TAKING_TIME: Duration = Duration::from_secs(30);
+/// How long a [`ConnectionPause`] is. The calls of one pause to the next are at most as many as the
+/// connection may have streams.
+const PAUSE_TIME: Duration = Duration::from_secs(1);
 
 /// Serves until `closing` is cancelled and the calls in progress have ended.
 pub(super) async fn serve<C, S>(
@@ -69,7 +78,7 @@ pub(super) async fn serve<C, S>(
     metrics: Metrics,
     closing: CancellationToken,
 ) where
-    C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    C: AsyncRead + AsyncWrite + Connected<ConnectInfo = ConnectionHandle> + Unpin + Send + 'static,
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
@@ -104,11 +113,12 @@ async fn serve_connection<C, S>(
     metrics: Metrics,
     closing: CancellationToken,
 ) where
-    C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    C: AsyncRead + AsyncWrite + Connected<ConnectInfo = ConnectionHandle> + Unpin + Send + 'static,
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
     let info = connection.connect_info();
+    let pause = ConnectionPause::default();
     let (is_blocked, blocked) = watch::channel(false);
     let mut builder = Builder::new();
     builder
@@ -129,9 +139,19 @@ async fn serve_connection<C, S>(
                 is_closing = true;
                 connection.graceful_shutdown();
             }
+            () = pause.requested(), if !is_closing => {
+                // Nothing is read, and no answer is written.
+                tokio::select! {
+                    () = sleep(PAUSE_TIME) => {}
+                    () = closing.cancelled() => {}
+                    () = info.closed() => {}
+                }
+                pause.forget();
+            }
             accepted = connection.accept() => match accepted {
                 Some(Ok((mut request, respond))) => {
                     request.extensions_mut().insert(info.clone());
+                    request.extensions_mut().insert(pause.clone());
                     tokio::spawn(serve_stream(request, respond, service.clone(), blocked.clone(), metrics.clone()));
                 }
                 Some(Err(error)) => {
@@ -142,6 +162,23 @@ async fn serve_connection<C, S>(
             },
             () = &mut lost => return,
         }
+    }
+}
+
+impl ConnectionPause {
+    /// Lets the connection wait, once for all calls of the same moment: what it has received is
+    /// answered after that, and what it has not received is not read before.
+    pub(super) fn request(&self) {
+        self.0.notify_one();
+    }
+
+    async fn requested(&self) {
+        self.0.notified().await;
+    }
+
+    /// Forgets a request from the time of the pause, so that its answer is written.
+    fn forget(&self) {
+        let _requested = self.0.notified().now_or_never();
     }
 }
 
@@ -340,5 +377,103 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Gauged<C> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::join_all;
+    use futures_util::stream;
+    use h2::client::SendRequest;
+    use tokio::io::DuplexStream;
+    use tokio::time::Instant;
+    use tower::service_fn;
+
+    use super::*;
+
+    struct Wire(DuplexStream);
+
+    impl Connected for Wire {
+        type ConnectInfo = ConnectionHandle;
+
+        fn connect_info(&self) -> ConnectionHandle {
+            ConnectionHandle::of_test()
+        }
+    }
+
+    impl AsyncRead for Wire {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_read(context, buffer)
+        }
+    }
+
+    impl AsyncWrite for Wire {
+        fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Pin::new(&mut self.0).poll_write(context, bytes)
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_flush(context)
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_shutdown(context)
+        }
+    }
+
+    async fn answers(request: Request<Body>) -> Result<Response<Body>, Infallible> {
+        if request.uri().path() == "/refused" {
+            request.extensions().get::<ConnectionPause>().unwrap().request();
+        }
+        Ok(Response::new(Body::empty()))
+    }
+
+    /// A client whose calls to `/refused` pause its connection.
+    async fn client(closing: &CancellationToken) -> SendRequest<Bytes> {
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let incoming = stream::once(std::future::ready(Ok(Wire(ours))));
+        tokio::spawn(serve(incoming, service_fn(answers), 100, Metrics::off(), closing.clone()));
+        let (client, connection) = h2::client::handshake(theirs).await.unwrap();
+        tokio::spawn(connection);
+        client
+    }
+
+    /// Until a call is answered.
+    async fn time_of(client: &SendRequest<Bytes>, path: &str) -> Duration {
+        let began = Instant::now();
+        let request = Request::post(format!("http://localhost{path}")).body(()).unwrap();
+        let mut client = client.clone().ready().await.unwrap();
+        let (answer, _) = client.send_request(request, true).unwrap();
+        assert!(answer.await.unwrap().status().is_success());
+        began.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_delays_the_answers_and_the_next_calls_of_its_connection_once() {
+        let closing = CancellationToken::new();
+        let (paused, other) = (client(&closing).await, client(&closing).await);
+        assert_eq!(time_of(&paused, "/").await, Duration::ZERO);
+        let refused = join_all((0..50).map(|_| time_of(&paused, "/refused"))).await;
+        assert_eq!(refused, [PAUSE_TIME; 50], "together");
+        assert_eq!(time_of(&paused, "/").await, Duration::ZERO);
+        let (refused, behind, beside) =
+            tokio::join!(time_of(&paused, "/refused"), time_of(&paused, "/"), time_of(&other, "/"));
+        assert_eq!([refused, behind, beside], [PAUSE_TIME, PAUSE_TIME, Duration::ZERO]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_does_not_delay_the_end_of_the_server() {
+        let closing = CancellationToken::new();
+        let client = client(&closing).await;
+        let ends = async {
+            sleep(PAUSE_TIME / 10).await;
+            closing.cancel();
+        };
+        let (refused, ()) = tokio::join!(time_of(&client, "/refused"), ends);
+        assert_eq!(refused, PAUSE_TIME / 10);
     }
 }

@@ -12,6 +12,7 @@ use crate::api::convert::{EngineView, Violations};
 use crate::api::deadline::Deadline;
 use crate::api::layers::authentication::Grant;
 use crate::api::layers::permits::CallPermit;
+use crate::api::layers::response_parts::ResponseParts;
 use crate::api::visibility::{VisibleEvents, visible_accounts, visible_event};
 use crate::api::{convert, page_token, status};
 use crate::domain::authority::Authority;
@@ -32,6 +33,18 @@ pub(super) struct RefundsApi {
 /// What many callers may ask for at the same time, and far below clients' default limit of 4 MiB
 /// for one message.
 const MAX_PAGE_BYTES: usize = 1024 * 1024;
+/// Refunds that are read at once. Each has up to 25 kB, so that those of a whole page could have
+/// many times [`MAX_PAGE_BYTES`] before they are counted.
+const MAX_PART: u32 = 64;
+
+/// What is left of a page.
+struct PageRoom {
+    entries: u32,
+    bytes: usize,
+    is_empty: bool,
+    /// The position of the last entry.
+    last: u64,
+}
 
 #[tonic::async_trait]
 impl RefundService for RefundsApi {
@@ -94,12 +107,28 @@ impl RefundService for RefundsApi {
         let query = convert::filter(request.filter, &mut violations);
         let before_ordinal = position_in(&request_key, &request.page_token, &mut violations);
         violations.check()?;
-        // One more than requested shows whether there is a next page.
-        let query = ListQuery { before_ordinal, limit: limit + 1, visible_accounts: visible_accounts(&by), ..query };
-        let listed = deadline.bound(async { self.engine.list(query).await.map_err(status::from_engine) }).await?;
-        let entries = listed.iter().map(|listed| (listed.ordinal, self.to_proto(&listed.refund)));
-        let (refunds, next_page_token) = page(&request_key, limit, entries);
-        Ok(Response::new(proto::ListRefundsResponse { refunds, next_page_token }))
+        let mut query = ListQuery { before_ordinal, visible_accounts: visible_accounts(&by), ..query };
+        let (mut room, mut parts) = (PageRoom::new(limit), ResponseParts::default());
+        loop {
+            // One more than requested shows whether there is a next page.
+            query.limit = MAX_PART.min(room.entries.saturating_add(1));
+            let listed = self.engine.list(query.clone());
+            let listed = deadline.bound(async { listed.await.map_err(status::from_engine) }).await?;
+            let is_last = listed.len() < usize::try_from(query.limit).unwrap_or(usize::MAX);
+            let entries = listed.iter().map(|listed| (listed.ordinal, self.to_proto(&listed.refund)));
+            let (taken, is_full) = room.take(entries);
+            for refund in taken {
+                parts.push(&proto::ListRefundsResponse { refunds: vec![refund], ..Default::default() });
+            }
+            if is_full || is_last {
+                let next_page_token = if is_full { page_token::token(&request_key, room.last) } else { String::new() };
+                parts.push(&proto::ListRefundsResponse { next_page_token, ..Default::default() });
+                let mut response = Response::new(proto::ListRefundsResponse::default());
+                response.extensions_mut().insert(parts);
+                return Ok(response);
+            }
+            query.before_ordinal = Some(room.last);
+        }
     }
 
     async fn wait_refund(
@@ -338,6 +367,28 @@ fn position_in(request_key: &[u8], token: &str, violations: &mut Violations) -> 
     position
 }
 
+impl PageRoom {
+    fn new(limit: u32) -> Self {
+        Self { entries: limit, bytes: MAX_PAGE_BYTES, is_empty: true, last: 0 }
+    }
+
+    /// The first entries, as far as there is room, and whether some are left.
+    fn take<T: prost::Message>(&mut self, entries: impl Iterator<Item = (u64, T)>) -> (Vec<T>, bool) {
+        let mut taken = Vec::new();
+        for (position, entry) in entries {
+            let left = self.bytes.checked_sub(entry.encoded_len());
+            // At least one entry per page, so that paging always advances.
+            if self.entries == 0 || (left.is_none() && !self.is_empty) {
+                return (taken, true);
+            }
+            *self =
+                Self { entries: self.entries - 1, bytes: left.unwrap_or_default(), is_empty: false, last: position };
+            taken.push(entry);
+        }
+        (taken, false)
+    }
+}
+
 /// At most `limit` entries and [`MAX_PAGE_BYTES`], and the token of the next page if entries are
 /// left.
 fn page<T: prost::Message>(
@@ -345,16 +396,7 @@ fn page<T: prost::Message>(
     limit: u32,
     entries: impl Iterator<Item = (u64, T)>,
 ) -> (Vec<T>, String) {
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let (mut taken, mut bytes, mut last) = (Vec::new(), 0_usize, 0);
-    for (position, entry) in entries {
-        bytes = bytes.saturating_add(entry.encoded_len());
-        // At least one entry per page, so that paging always advances.
-        if taken.len() >= limit || (bytes > MAX_PAGE_BYTES && !taken.is_empty()) {
-            return (taken, page_token::token(request_key, last));
-        }
-        taken.push(entry);
-        last = position;
-    }
-    (taken, String::new())
+    let mut room = PageRoom::new(limit);
+    let (taken, is_full) = room.take(entries);
+    (taken, if is_full { page_token::token(request_key, room.last) } else { String::new() })
 }

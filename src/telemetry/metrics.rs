@@ -243,7 +243,7 @@ const REFUSED_CALLS: MetricSpec = MetricSpec {
     kind: MetricKind::Counter,
     unit: "{call}",
     attributes: &["listener", "reason"],
-    help: "Calls refused before their handler: credentials_missing, credentials_invalid, blocked, scope_missing, quota_exceeded.",
+    help: "Calls refused before their handler: credentials_missing, credentials_invalid, scope_missing, quota_exceeded.",
 };
 const CLOSED_CONNECTIONS: MetricSpec = MetricSpec {
     name: "recoup.connections.closed",

@@ -77,7 +77,7 @@ pub async fn serve(
                     }
                     let (renderer, connection) = (renderer.clone(), closing.child_token());
                     open.push_back(connection.clone());
-                    let acceptor = tls.as_ref().map(ServerTls::acceptor);
+                    let acceptor = tls.as_ref().map(|tls| TlsAcceptor::from(tls.config()));
                     tokio::spawn(async move {
                         // Cancelled at the end, so that it no longer counts.
                         let _ended = connection.clone().drop_guard();

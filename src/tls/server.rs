@@ -18,7 +18,6 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig, version};
 use tokio::sync::watch;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -111,8 +110,8 @@ impl ServerTls {
     }
 
     /// For the next connection.
-    pub fn acceptor(&self) -> TlsAcceptor {
-        TlsAcceptor::from(self.lock().config.clone())
+    pub fn config(&self) -> Arc<ServerConfig> {
+        self.lock().config.clone()
     }
 
     /// What the port shows at present.

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::io::{BufRead as _, BufReader};
+use std::iter::Sum;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +11,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use recoup::proto::v1 as proto;
-use tokio::io::AsyncReadExt as _;
+use recoup::tls::{ClientTlsSettings, client_config};
+use rustls::ClientConnection;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::sleep;
 
 use crate::bystander::ShownToken;
@@ -32,7 +35,18 @@ const STREAMS: usize = 64;
 /// A running attacker; killed when dropped.
 pub(crate) struct Attacker {
     child: Child,
-    counts: Arc<Mutex<(usize, usize)>>,
+    tally: Arc<Mutex<Tally>>,
+}
+
+/// What an attacker has done so far.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Tally {
+    /// Connections or calls.
+    pub(crate) made: usize,
+    /// Of these, what the gateway has ended or refused.
+    pub(crate) ended: usize,
+    /// Of these, refusals without the reason that they should have.
+    pub(crate) odd: usize,
 }
 
 impl Attacker {
@@ -42,21 +56,31 @@ impl Attacker {
         command.args([MODE, name, &address.to_string(), &size.to_string(), token]);
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let counts = Arc::new(Mutex::new((0, 0)));
-        let shared = counts.clone();
+        let tally = Arc::new(Mutex::new(Tally::default()));
+        let shared = tally.clone();
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
-                if let Some((made, ended)) = line.split_once(' ') {
-                    *shared.lock().unwrap() = (made.parse().unwrap(), ended.parse().unwrap());
+                let numbers: Vec<usize> = line.split(' ').filter_map(|number| number.parse().ok()).collect();
+                if let [made, ended, odd] = numbers[..] {
+                    *shared.lock().unwrap() = Tally { made, ended, odd };
                 }
             }
         });
-        Attacker { child, counts }
+        Attacker { child, tally }
     }
 
-    /// What it has opened (connections or calls), and how much of it the gateway has ended.
-    pub(crate) fn counts(&self) -> (usize, usize) {
-        *self.counts.lock().unwrap()
+    pub(crate) fn tally(&self) -> Tally {
+        *self.tally.lock().unwrap()
+    }
+}
+
+impl Sum for Tally {
+    fn sum<I: Iterator<Item = Tally>>(tallies: I) -> Tally {
+        tallies.fold(Tally::default(), |sum, next| Tally {
+            made: sum.made + next.made,
+            ended: sum.ended + next.ended,
+            odd: sum.odd + next.odd,
+        })
     }
 }
 
@@ -72,6 +96,7 @@ impl Drop for Attacker {
 pub(crate) struct Counts {
     pub(crate) made: AtomicUsize,
     pub(crate) ended: AtomicUsize,
+    pub(crate) odd: AtomicUsize,
 }
 
 /// One of the attackers' addresses: as many as it takes to have at most 50 connections each.
@@ -86,7 +111,9 @@ pub(crate) async fn run(name: &str, to: SocketAddr, size: usize, token: &str) {
     let reported = counts.clone();
     tokio::spawn(async move {
         loop {
-            println!("{} {}", reported.made.load(Ordering::Relaxed), reported.ended.load(Ordering::Relaxed));
+            let [made, ended, odd] =
+                [&reported.made, &reported.ended, &reported.odd].map(|count| count.load(Ordering::Relaxed));
+            println!("{made} {ended} {odd}");
             sleep(Duration::from_millis(100)).await;
         }
     });
@@ -95,6 +122,10 @@ pub(crate) async fn run(name: &str, to: SocketAddr, size: usize, token: &str) {
         "unread_lists" => each(size, |number| unread_lists(number, to, counts.clone())).await,
         "idle_connections" => each(size, |number| idle_connection(number, to, counts.clone())).await,
         "silent_connections" => each(size, |number| silent_connection(number, to, counts.clone())).await,
+        "half_open_handshakes" => {
+            let hello = client_hello(to);
+            each(size, |number| half_open_handshake(number, to, hello.clone(), counts.clone())).await;
+        }
         "waits" | "headers_only" | "creates" => {
             each(size.div_ceil(STREAMS), |number| calls_that_wait(name.to_owned(), number, to, counts.clone())).await;
         }
@@ -197,6 +228,32 @@ async fn silent_connection(number: usize, to: SocketAddr, counts: Arc<Counts>) {
         }
         sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Begins a TLS handshake and goes no further: a ClientHello, or the begin of one. It comes back
+/// five seconds after it is closed.
+async fn half_open_handshake(number: usize, to: SocketAddr, hello: Arc<[u8]>, counts: Arc<Counts>) {
+    let begin = if number.is_multiple_of(2) { &hello[..] } else { &hello[..hello.len() / 2] };
+    loop {
+        if let Ok(mut stream) = frames::connect_silently(source(number), to).await {
+            counts.made.fetch_add(1, Ordering::Relaxed);
+            let mut bytes = [0; 64];
+            if stream.write_all(begin).await.is_ok() {
+                while stream.read(&mut bytes).await.is_ok_and(|read| read > 0) {}
+            }
+            counts.ended.fetch_add(1, Ordering::Relaxed);
+        }
+        sleep(Duration::from_secs(5)).await;
+    }
+}
+
+/// The first message of a TLS client.
+fn client_hello(to: SocketAddr) -> Arc<[u8]> {
+    let config = Arc::new(client_config(&ClientTlsSettings::default()).unwrap());
+    let mut client = ClientConnection::new(config, to.ip().into()).unwrap();
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello).unwrap();
+    hello.into()
 }
 
 /// Calls that wait as long as the gateway lets them, and are made again.

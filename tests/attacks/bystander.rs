@@ -1,20 +1,24 @@
 //! A well-behaved caller with an address of its own, who reads refunds, creates one now and then,
 //! and asks for the gateway's health.
 
-use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
+use std::{fmt, io};
 
+use hyper_util::rt::TokioIo;
 use recoup::proto::v1 as proto;
 use recoup::proto::v1::refund_service_client::RefundServiceClient;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep_until};
+use tokio_rustls::TlsConnector;
 use tonic::metadata::AsciiMetadataValue;
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Channel, Endpoint, Error, Uri};
 use tonic::{Request, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
+use tower::service_fn;
 
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 /// Between the starts of two calls.
@@ -52,23 +56,54 @@ impl Interceptor for ShownToken {
     }
 }
 
-/// A connection from the bystander's address.
-pub(crate) async fn channel(to: SocketAddr, token: &ShownToken) -> Result<CallerChannel, tonic::transport::Error> {
-    channel_from(ADDRESS, to, token).await
+/// How a caller reaches the gateway, and what it shows there.
+#[derive(Clone)]
+pub(crate) struct Route {
+    pub(crate) to: SocketAddr,
+    pub(crate) token: ShownToken,
+    /// None: without encryption.
+    pub(crate) tls: Option<TlsConnector>,
 }
 
-pub(crate) async fn channel_from(
-    from: Ipv4Addr,
-    to: SocketAddr,
-    token: &ShownToken,
-) -> Result<CallerChannel, tonic::transport::Error> {
-    let endpoint = Endpoint::from_shared(format!("http://{to}")).unwrap().local_address(Some(IpAddr::V4(from)));
-    let channel = endpoint.connect_timeout(LIMIT).connect().await?;
-    Ok(InterceptedService::new(channel, token.clone()))
+impl Route {
+    /// A connection from the bystander's address.
+    pub(crate) async fn channel(&self) -> Result<CallerChannel, Error> {
+        self.channel_from(ADDRESS).await
+    }
+
+    pub(crate) async fn channel_from(&self, from: Ipv4Addr) -> Result<CallerChannel, Error> {
+        let Route { to, token, tls } = self.clone();
+        let endpoint = Endpoint::from_shared(format!("http://{to}")).unwrap().connect_timeout(LIMIT);
+        let channel = match tls {
+            None => {
+                let connector = service_fn(move |_: Uri| async move { connect(from, to).await.map(TokioIo::new) });
+                endpoint.connect_with_connector(connector).await
+            }
+            Some(tls) => {
+                let connector = service_fn(move |_: Uri| {
+                    let tls = tls.clone();
+                    async move {
+                        let stream = connect(from, to).await?;
+                        tls.connect(to.ip().into(), stream).await.map(TokioIo::new)
+                    }
+                });
+                endpoint.connect_with_connector(connector).await
+            }
+        };
+        Ok(InterceptedService::new(channel?, token))
+    }
+}
+
+async fn connect(from: Ipv4Addr, to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::from((from, 0)))?;
+    let stream = socket.connect(to).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 /// Calls for `time`, each on a connection of its own if `reconnects`.
-pub(crate) async fn watch(to: SocketAddr, token: &ShownToken, time: Duration, reconnects: bool, name: &str) -> Seen {
+pub(crate) async fn watch(route: &Route, time: Duration, reconnects: bool, name: &str) -> Seen {
     let mut seen = Seen::default();
     let end = Instant::now() + time;
     let mut next = Instant::now();
@@ -80,7 +115,7 @@ pub(crate) async fn watch(to: SocketAddr, token: &ShownToken, time: Duration, re
         let call = async {
             let channel = match open.take().filter(|_| !reconnects) {
                 Some(channel) => channel,
-                None => channel(to, token).await.map_err(|error| format!("could not connect: {error:?}"))?,
+                None => route.channel().await.map_err(|error| format!("could not connect: {error:?}"))?,
             };
             one_call(channel.clone(), name, number).await.map_err(|status| format!("{status:?}"))?;
             Ok::<_, String>(channel)

@@ -1,20 +1,20 @@
 //! One row for each attack: who attacks, what must hold, and what was seen.
 
 use std::fmt;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use recoup::proto::v1 as proto;
 use recoup::proto::v1::account::Health;
 use recoup::proto::v1::account_service_client::AccountServiceClient;
 use recoup::proto::v1::refund_service_client::RefundServiceClient;
-use tokio::time::{Instant, sleep};
+use recoup::proto::v1::validation_status_service_client::ValidationStatusServiceClient;
+use tokio::time::{Instant, sleep, timeout};
 
-use crate::attackers::Attacker;
-use crate::bystander::{self, Seen};
+use crate::attackers::{Attacker, Tally};
+use crate::bystander::{self, Route, Seen};
 use crate::callers;
 use crate::floods::FLOODS;
-use crate::stack::Stack;
+use crate::stack::{Setup, Stack, Warnings};
 
 /// An attack, and what it has to leave intact.
 pub(crate) struct Row {
@@ -25,8 +25,9 @@ pub(crate) struct Row {
     reconnects: bool,
     is_provider_silent: bool,
     open_files: Option<usize>,
-    /// There is an access file, and the attacker is one of its callers.
-    has_callers: bool,
+    /// There is an access file, the attacker is one of its callers, and has this rate.
+    rate: Option<Rate>,
+    has_tls: bool,
     /// Most of what is called is refused: the caller's own limit.
     is_refused: bool,
     /// How much the gateway's memory may grow, in MB.
@@ -35,6 +36,18 @@ pub(crate) struct Row {
     max_p99: Duration,
     /// At full length: within this time the gateway has ended everything that was opened.
     ended_within: Option<Duration>,
+    /// At full length: the gateway's share of a core.
+    max_cores: Option<f64>,
+    /// Beyond one a second.
+    max_more_warnings: usize,
+}
+
+/// The rate of the attacker, who is a caller.
+#[derive(Clone, Copy)]
+enum Rate {
+    Default,
+    /// Beyond what one caller gets of all streams.
+    Boundless,
 }
 
 /// What was seen of one attack.
@@ -43,11 +56,11 @@ pub(crate) struct Report {
     seen: Seen,
     /// Memory before, and at its highest, in bytes.
     memory: [usize; 2],
-    counts: (usize, usize),
+    tally: Tally,
     ended_after: Option<Duration>,
     /// Of the gateway.
     cores: f64,
-    lines: usize,
+    warnings: Warnings,
     target: String,
     pub(crate) faults: Vec<String>,
 }
@@ -58,14 +71,17 @@ const PLAIN: Row = Row {
     reconnects: false,
     is_provider_silent: false,
     open_files: None,
-    has_callers: false,
+    rate: None,
+    has_tls: false,
     is_refused: false,
     max_growth: 40,
     max_p99: Duration::from_millis(50),
     ended_within: None,
+    max_cores: None,
+    max_more_warnings: 10,
 };
 
-const CALLER: Row = Row { has_callers: true, is_refused: true, ..PLAIN };
+const CALLER: Row = Row { rate: Some(Rate::Default), is_refused: true, ..PLAIN };
 
 const FLOOD: Row = Row { max_p99: Duration::from_millis(100), max_growth: 30, ..PLAIN };
 
@@ -100,6 +116,15 @@ pub(crate) const ROWS: &[Row] = &[
         max_p99: Duration::from_millis(250),
         ..PLAIN
     },
+    Row {
+        name: "half-open TLS handshakes",
+        attackers: &[("half_open_handshakes", 10_000, 1_500)],
+        reconnects: true,
+        has_tls: true,
+        rate: Some(Rate::Default),
+        max_p99: Duration::from_millis(250),
+        ..PLAIN
+    },
     Row { name: "waits", attackers: &[("waits", 1_024, 1_024)], is_provider_silent: true, ..PLAIN },
     Row { name: "headers without a message", attackers: &[("headers_only", 1_024, 1_024)], ..PLAIN },
     Row {
@@ -117,11 +142,22 @@ pub(crate) const ROWS: &[Row] = &[
         ..PLAIN
     },
     Row { name: "one caller: ReconcileRefund", attackers: &[(callers::RECONCILES, 8, 8)], ..CALLER },
-    Row { name: "one caller: the largest refunds", attackers: &[(callers::LARGEST, 8, 8)], ..CALLER },
+    Row { name: "one caller: the largest refunds", attackers: &[(callers::MAX_SIZE_REFUNDS, 8, 8)], ..CALLER },
     Row { name: "one caller: GetValidationStatus", attackers: &[(callers::STATUSES, 8, 8)], ..CALLER },
     Row { name: "one caller: ListRefunds", attackers: &[(callers::LISTS, 8, 8)], ..CALLER },
-    Row { name: "one caller: event streams", attackers: &[(callers::STREAMS, 2, 2)], ..CALLER },
-    Row { name: "wrong tokens", attackers: &[(callers::WRONG_TOKENS, 8, 8)], ..CALLER },
+    Row {
+        name: "one caller: every event stream and watch",
+        attackers: &[(callers::STREAMS, 4, 4), (callers::WATCHES, 12, 12)],
+        rate: Some(Rate::Boundless),
+        ..CALLER
+    },
+    Row {
+        name: "wrong tokens",
+        attackers: &[(callers::WRONG_TOKENS, 8, 8)],
+        max_cores: Some(0.3),
+        max_more_warnings: 0,
+        ..CALLER
+    },
     Row { name: FLOODS[0], attackers: &[(FLOODS[0], 4, 2)], ..FLOOD },
     Row { name: FLOODS[1], attackers: &[(FLOODS[1], 4, 2)], ..FLOOD },
     Row { name: FLOODS[2], attackers: &[(FLOODS[2], 4, 2)], ..FLOOD },
@@ -139,6 +175,8 @@ pub(crate) const ROWS: &[Row] = &[
     Row { name: FLOODS[14], attackers: &[(FLOODS[14], 4, 2)], ..FLOOD },
 ];
 
+const BOUNDLESS_RATE: &str =
+    "rate = { calls_per_second = 100000, burst = 100000, event_streams = 100000, watches = 100000 }";
 /// Of the attacker in the short form, where a debug build is too slow to exceed the default.
 const SMALL_RATE: &str = "rate = { calls_per_second = 2, burst = 4 }";
 /// How long the bystander is watched.
@@ -149,13 +187,18 @@ const ATTACK_BEGINS: Duration = Duration::from_secs(30);
 
 /// Runs one attack on a gateway of its own.
 pub(crate) async fn run(row: &Row, is_full: bool) -> Report {
-    let stack = Stack::start(row.open_files, row.has_callers.then_some(if is_full { "" } else { SMALL_RATE })).await;
+    let rate = row.rate.map(|rate| match rate {
+        Rate::Boundless => BOUNDLESS_RATE,
+        Rate::Default if is_full => "",
+        Rate::Default => SMALL_RATE,
+    });
+    let stack = Stack::start(Setup { open_files: row.open_files, attacker_rate: rate, has_tls: row.has_tls }).await;
     let _gate = if row.is_provider_silent { Some(stack.silence().await) } else { None };
     let address = stack.address();
     // What the first calls allocate is no growth.
-    bystander::watch(address, &stack.token, Duration::from_millis(500), row.reconnects, "before").await;
+    bystander::watch(&stack.route, Duration::from_millis(500), row.reconnects, "before").await;
     let before = stack.memory();
-    let (lines, processor_time) = (stack.lines.load(Ordering::Relaxed), stack.processor_time());
+    let (warned, processor_time) = (stack.warnings(), stack.processor_time());
     let attackers: Vec<Attacker> = row
         .attackers
         .iter()
@@ -164,16 +207,15 @@ pub(crate) async fn run(row: &Row, is_full: bool) -> Report {
         })
         .collect();
     let began = Instant::now();
-    let counts =
-        || attackers.iter().map(Attacker::counts).fold((0, 0), |sum, counts| (sum.0 + counts.0, sum.1 + counts.1));
-    while counts().0 == 0 && began.elapsed() < ATTACK_BEGINS {
+    let tally = || attackers.iter().map(Attacker::tally).sum::<Tally>();
+    while tally().made == 0 && began.elapsed() < ATTACK_BEGINS {
         sleep(Duration::from_millis(10)).await;
     }
     let mut highest = before;
     let mut ended_after = None;
     let time = if is_full { FULL_TIME } else { SHORT_TIME };
     let seen = {
-        let watching = bystander::watch(address, &stack.token, time, row.reconnects, "during");
+        let watching = bystander::watch(&stack.route, time, row.reconnects, "during");
         tokio::pin!(watching);
         let mut seen = None;
         loop {
@@ -182,7 +224,7 @@ pub(crate) async fn run(row: &Row, is_full: bool) -> Report {
                 () = sleep(Duration::from_millis(20)) => {}
             }
             highest = highest.max(stack.memory());
-            let (made, ended) = counts();
+            let Tally { made, ended, .. } = tally();
             if ended_after.is_none() && ended >= made && seen.is_some() {
                 ended_after = Some(began.elapsed());
             }
@@ -193,27 +235,30 @@ pub(crate) async fn run(row: &Row, is_full: bool) -> Report {
             }
         }
     };
-    let counts = counts();
+    let tally = tally();
     let mut faults = Vec::new();
-    let stream = RefundServiceClient::new(bystander::channel(address, &stack.token).await.unwrap())
-        .stream_refund_events(proto::StreamRefundEventsRequest::default())
-        .await;
-    if let Err(status) = stream {
-        faults.push(format!("the bystander got no event stream: {status:?}"));
-    }
+    faults.extend(streams(&stack.route).await.err());
     let cores = (stack.processor_time() - processor_time).as_secs_f64() / began.elapsed().as_secs_f64();
-    let lines = stack.lines.load(Ordering::Relaxed) - lines;
+    let mut warnings = stack.warnings();
+    for (message, count) in warned {
+        *warnings.entry(message).or_default() -= count;
+    }
+    warnings.retain(|_, count| *count > 0);
     drop(attackers);
-    if row.is_refused && counts.1 == 0 {
+    if row.is_refused && tally.ended == 0 {
         faults.push("nothing was refused".to_owned());
     }
-    // One line a second, some of the first moment, and one for each call of a caller that was served.
-    let served = if row.has_callers { counts.0.saturating_sub(counts.1) } else { 0 };
-    let max_lines = 10 + usize::try_from(began.elapsed().as_secs()).unwrap() + served;
-    if lines > max_lines {
-        faults.push(format!("the log grew by {lines} warnings"));
+    if tally.odd > 0 {
+        faults.push(format!("{} refusals had not the reason that they should have", tally.odd));
     }
-    if counts.0 == 0 {
+    let max_warnings = usize::try_from(began.elapsed().as_secs()).unwrap() + 1 + row.max_more_warnings;
+    if warnings.values().sum::<usize>() > max_warnings {
+        faults.push(format!("more than {max_warnings} warnings: {warnings:?}"));
+    }
+    if let Some(max) = row.max_cores.filter(|max| is_full && cores > *max) {
+        faults.push(format!("the gateway took {cores:.2} cores, and not {max}"));
+    }
+    if tally.made == 0 {
         faults.push("the attack did not begin".to_owned());
     }
     let mut kinds: Vec<&String> = seen.failures.iter().collect();
@@ -228,10 +273,10 @@ pub(crate) async fn run(row: &Row, is_full: bool) -> Report {
         faults.push(format!("the bystander's p99 was {p99:?}"));
     }
     if is_full && row.ended_within.is_some() && ended_after.is_none() {
-        faults.push(format!("only {} of {} had ended", counts.1, counts.0));
+        faults.push(format!("only {} of {} had ended", tally.ended, tally.made));
     }
     // The gateway is as it was: every account serves.
-    let accounts = AccountServiceClient::new(bystander::channel(address, &stack.token).await.unwrap())
+    let accounts = AccountServiceClient::new(stack.route.channel().await.unwrap())
         .list_accounts(proto::ListAccountsRequest::default())
         .await
         .unwrap();
@@ -240,18 +285,37 @@ pub(crate) async fn run(row: &Row, is_full: bool) -> Report {
         faults.push("an account is suspended".to_owned());
     }
     let target = format!(
-        "+{} MB, p99 {} ms{}",
+        "+{} MB, p99 {} ms{}{}",
         row.max_growth,
         row.max_p99.as_millis(),
-        row.ended_within.map(|within| format!(", ended in {} s", within.as_secs())).unwrap_or_default()
+        row.ended_within.map(|within| format!(", ended in {} s", within.as_secs())).unwrap_or_default(),
+        row.max_cores.map(|cores| format!(", {cores} cores")).unwrap_or_default()
     );
-    Report { name: row.name, seen, memory: [before, highest], counts, ended_after, cores, lines, target, faults }
+    Report { name: row.name, seen, memory: [before, highest], tally, ended_after, cores, warnings, target, faults }
+}
+
+/// The bystander gets an event stream and a watch.
+async fn streams(route: &Route) -> Result<(), String> {
+    const LIMIT: Duration = Duration::from_secs(10);
+    let failed = |what: &str, problem: &dyn fmt::Debug| format!("the bystander got no {what}: {problem:?}");
+    let channel = route.channel().await.map_err(|error| failed("connection", &error))?;
+    let events = proto::StreamRefundEventsRequest::default();
+    let events = RefundServiceClient::new(channel.clone()).stream_refund_events(events).await;
+    let event = timeout(LIMIT, events.map_err(|status| failed("event stream", &status))?.into_inner().message()).await;
+    if !matches!(event, Ok(Ok(Some(_)))) {
+        return Err(failed("event", &event));
+    }
+    let (account, order_number) = ("sectigo".to_owned(), "3000002".to_owned());
+    let watch = proto::WatchValidationStatusRequest { account, order_number, ..Default::default() };
+    let watch = ValidationStatusServiceClient::new(channel).watch_validation_status(watch).await;
+    let status = timeout(LIMIT, watch.map_err(|status| failed("watch", &status))?.into_inner().message()).await;
+    if matches!(status, Ok(Ok(Some(_)))) { Ok(()) } else { Err(failed("status", &status)) }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [before, highest] = self.memory.map(|bytes| bytes / 1_000_000);
-        let (made, ended) = self.counts;
+        let Tally { made, ended, .. } = self.tally;
         let ended_after = self.ended_after.map(|after| format!(" in {:.1} s", after.as_secs_f64())).unwrap_or_default();
         write!(
             formatter,
@@ -259,7 +323,7 @@ impl fmt::Display for Report {
             self.name,
             self.seen,
             self.cores,
-            self.lines,
+            self.warnings.values().sum::<usize>(),
             self.target,
             if self.faults.is_empty() { "reached" } else { "MISSED" }
         )

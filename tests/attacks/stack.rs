@@ -1,11 +1,11 @@
 //! The gateway as a process, at simulators in this process.
 
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use recoup::access::scope::Scope;
@@ -13,42 +13,55 @@ use recoup::access::token::Token;
 use recoup::proto::v1 as proto;
 use recoup::proto::v1::create_refund_request::Target;
 use recoup::proto::v1::refund_service_client::RefundServiceClient;
+use recoup::tls::{ClientTlsSettings, client_config};
 use secrecy::ExposeSecret as _;
 use simulators::faults::Point;
 use simulators::faults::gates::{Gate, GateHandle};
 use simulators::request::Provider;
 use simulators::{Config, Simulators};
 use tempfile::TempDir;
+use tokio_rustls::TlsConnector;
 
-use crate::bystander::{self, ShownToken};
+use crate::bystander::{Route, ShownToken};
 use crate::support::demo_accounts::{AccountSection, SECRETS};
 use crate::support::process::Gateway;
 
 pub(crate) struct Stack {
     pub(crate) gateway: Gateway,
     /// The bystander's.
-    pub(crate) token: ShownToken,
-    /// The attacker's, or empty.
+    pub(crate) route: Route,
+    /// The attacker's token, or empty.
     pub(crate) attacker: String,
-    /// Warnings in the gateway's log.
-    pub(crate) lines: Arc<AtomicUsize>,
+    warnings: Arc<Mutex<Warnings>>,
     simulators: Simulators,
     _dir: TempDir,
 }
+
+/// What a gateway is started with.
+pub(crate) struct Setup<'a> {
+    pub(crate) open_files: Option<usize>,
+    /// The attacker's rate, as in the access file. None: there is no access file.
+    pub(crate) attacker_rate: Option<&'a str>,
+    /// The port has a certificate.
+    pub(crate) has_tls: bool,
+}
+
+/// Warnings in a log: how many of each message.
+pub(crate) type Warnings = BTreeMap<String, usize>;
 
 /// Refunds on disk at the beginning, which fill several pages.
 const REFUNDS: usize = 200;
 
 impl Stack {
-    /// With refunds to list, at most this many open files, and callers that are told apart or not.
-    pub(crate) async fn start(open_files: Option<usize>, attacker_rate: Option<&str>) -> Stack {
+    /// With refunds to list.
+    pub(crate) async fn start(setup: Setup<'_>) -> Stack {
         let dir = tempfile::tempdir().unwrap();
         let config = Config { ca_file: Some(dir.path().join("ca.pem")), ..Config::free_ports() };
         let simulators = Simulators::start(config).await.unwrap();
         let file = dir.path().join("recoup.toml");
         let mut settings = configuration(&simulators, dir.path());
         let (mut token, mut attacker) = (ShownToken::default(), String::new());
-        if let Some(rate) = attacker_rate {
+        if let Some(rate) = setup.attacker_rate {
             let access = dir.path().join("access.toml");
             let (own, text) = caller("bystander", "rate = { calls_per_second = 10000, burst = 10000 }");
             let (theirs, more) = caller("attacker", rate);
@@ -56,20 +69,25 @@ impl Stack {
             settings = format!("access.file = \"{}\"\n{settings}", access.display());
             (token, attacker) = (ShownToken::new(&own), theirs);
         }
-        std::fs::write(&file, settings).unwrap();
+        let (listener, tls) = if setup.has_tls { with_tls(dir.path()) } else { (SHORT_FORM.to_owned(), None) };
+        std::fs::write(&file, listener + &settings).unwrap();
         let binary = env!("CARGO_BIN_EXE_recoup");
-        let limit = open_files.map(|files| format!("ulimit -n {files}; ")).unwrap_or_default();
+        let limit = setup.open_files.map(|files| format!("ulimit -n {files}; ")).unwrap_or_default();
         let mut serve = Command::new("sh");
         serve.arg("-c").arg(format!("{limit}exec {binary} serve --config {}", file.display())).envs(SECRETS);
-        let lines = Arc::new(AtomicUsize::new(0));
-        let counted = lines.clone();
+        let warnings = Arc::new(Mutex::new(Warnings::new()));
+        let counted = warnings.clone();
         let on_line = move |line: &str| {
-            let is_warning = line.contains("\"WARN\"");
-            counted.fetch_add(usize::from(is_warning), Ordering::Relaxed);
+            let event: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
+            if event["level"] == "WARN" {
+                let message = event["message"].as_str().unwrap_or_default().to_owned();
+                *counted.lock().unwrap().entry(message).or_default() += 1;
+            }
         };
         let gateway = Gateway::launch(serve, on_line).unwrap_or_else(|log| panic!("the gateway ended: {log:?}"));
-        let stack = Stack { gateway, token, attacker, lines, simulators, _dir: dir };
-        let mut refunds = RefundServiceClient::new(bystander::channel(stack.address(), &stack.token).await.unwrap());
+        let route = Route { to: gateway.addr, token, tls };
+        let stack = Stack { gateway, route, attacker, warnings, simulators, _dir: dir };
+        let mut refunds = RefundServiceClient::new(stack.route.channel().await.unwrap());
         for number in 0..REFUNDS {
             let mut create = debitsuccess(&format!("seed-{number}"));
             create.labels = (0..16).map(|label| (format!("label-{label}"), "v".repeat(256))).collect();
@@ -77,6 +95,11 @@ impl Stack {
             refunds.create_refund(create).await.unwrap();
         }
         stack
+    }
+
+    /// The warnings since the start.
+    pub(crate) fn warnings(&self) -> Warnings {
+        self.warnings.lock().unwrap().clone()
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -88,7 +111,7 @@ impl Stack {
         let gate = self.simulators.gate(Gate::new(Provider::Debitsuccess, Point::AfterEffect)).unwrap();
         let mut create = debitsuccess("silent");
         create.wait = Some(prost_types::Duration::default());
-        let mut refunds = RefundServiceClient::new(bystander::channel(self.address(), &self.token).await.unwrap());
+        let mut refunds = RefundServiceClient::new(self.route.channel().await.unwrap());
         refunds.create_refund(create).await.unwrap();
         gate
     }
@@ -108,6 +131,23 @@ impl Stack {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
     }
+}
+
+const SHORT_FORM: &str = "listen = \"127.0.0.1:0\"\n";
+
+/// A listener with a certificate of its own, and what trusts it.
+fn with_tls(dir: &Path) -> (String, Option<TlsConnector>) {
+    let (certificate, key) = (dir.join("tls.crt"), dir.join("tls.key"));
+    let own = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    std::fs::write(&certificate, own.cert.pem()).unwrap();
+    std::fs::write(&key, own.signing_key.serialize_pem()).unwrap();
+    let listener = format!(
+        "listeners.public = {{ address = \"127.0.0.1:0\", certificate_file = \"{}\", key_file = \"{}\" }}\n",
+        certificate.display(),
+        key.display()
+    );
+    let trusted = ClientTlsSettings { gateway_certificate_file: Some(certificate), ..ClientTlsSettings::default() };
+    (listener, Some(TlsConnector::from(Arc::new(client_config(&trusted).unwrap()))))
 }
 
 /// A caller with every scope at every account: its token, and its lines of the access file.
@@ -150,5 +190,5 @@ fn configuration(simulators: &Simulators, dir: &Path) -> String {
     ]
     .map(|(provider, address)| AccountSection::new(provider, address, &ca_file).to_toml());
     let ledger = dir.join("recoup.db");
-    format!("listen = \"127.0.0.1:0\"\nledger.path = \"{}\"\n{}", ledger.display(), accounts.concat())
+    format!("ledger.path = \"{}\"\n{}", ledger.display(), accounts.concat())
 }

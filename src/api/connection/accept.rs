@@ -8,6 +8,7 @@ use futures_util::{Stream, stream};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -21,7 +22,7 @@ use crate::tls::{ClientChain, ServerTls};
 
 /// Between two attempts to accept, for example when the process is out of file descriptors.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
-/// For the first byte of a handshake, and for all others.
+/// For a client's first message of a handshake, and for all others.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Accepted connections that the server has not taken. It takes each at once.
 const QUEUE_LENGTH: usize = 64;
@@ -116,20 +117,27 @@ impl Acceptor {
     }
 
     async fn shake_hands(&self, socket: ClientSocket, tls: ServerTls, source: Source, address: std::net::SocketAddr) {
-        let silent = |place: &ConnectionPlace| place.mark_closed(CloseReason::Silent);
-        // A client that sends nothing takes no place from others.
-        match tokio::time::timeout(HANDSHAKE_TIMEOUT, socket.readable()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => return,
-            Err(_) => return silent(socket.place()),
-        }
+        let closed = socket.place().closer();
+        let failed = |error: io::Error| {
+            // Not where the gateway has closed it for another one.
+            if error.kind() != io::ErrorKind::ConnectionAborted {
+                self.registry.count_failed_handshake(self.listener.name());
+            }
+            debug!(%address, %error, "a TLS handshake failed");
+        };
+        // A client that sends nothing, or half a message, takes no place from others.
+        let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), socket);
+        let begun = match tokio::time::timeout(HANDSHAKE_TIMEOUT, hello).await {
+            Ok(Ok(begun)) => begun,
+            Ok(Err(error)) => return failed(error),
+            Err(_) => return closed.close(CloseReason::Silent),
+        };
         // A connection that is closed meanwhile does not wait for a place.
         let place = tokio::select! {
             place = self.handshakes.enter(source) => place,
-            () = socket.closed() => return,
+            () = begun.io.closed() => return,
         };
-        let closed = socket.place().closer();
-        let shaking = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.acceptor().accept(socket));
+        let shaking = tokio::time::timeout(HANDSHAKE_TIMEOUT, begun.into_stream(tls.config()));
         let shaken = tokio::select! {
             shaken = shaking => shaken,
             () = place.lost() => return closed.close(CloseReason::SourceFull),
@@ -148,10 +156,7 @@ impl Acceptor {
                 let peer = self.peer(PeerTransport::Tls { address, client });
                 let _sent = self.accepted.send(Ok(ClientConnection::tls(stream, peer))).await;
             }
-            Ok(Err(error)) => {
-                self.registry.count_failed_handshake(self.listener.name());
-                debug!(%address, %error, "a TLS handshake failed");
-            }
+            Ok(Err(error)) => failed(error),
             Err(_) => closed.close(CloseReason::Silent),
         }
     }

@@ -1,11 +1,13 @@
 //! What a call knows of its connection, and tells about it. `http2` adds it to each
 //! request's extensions.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::Poll;
 
 use super::listener::ReflectionSettings;
-use super::registry::{ConnectionPlace, ConnectionRegistry};
+use super::registry::{CloseSignal, ConnectionPlace, ConnectionRegistry};
 use crate::tls::ClientChain;
 
 /// Who is at the other end of a connection, and how it is reached.
@@ -40,6 +42,7 @@ pub(in crate::api) enum PeerTransport {
 pub(in crate::api) struct ConnectionHandle {
     registry: ConnectionRegistry,
     id: u64,
+    signal: Arc<CloseSignal>,
     peer: Arc<Peer>,
 }
 
@@ -52,7 +55,13 @@ pub(in crate::api) struct StreamGuard {
 
 impl ConnectionHandle {
     pub(super) fn new(place: &ConnectionPlace, peer: Peer) -> Self {
-        Self { registry: place.registry().clone(), id: place.id(), peer: Arc::new(peer) }
+        Self { registry: place.registry().clone(), id: place.id(), signal: place.signal(), peer: Arc::new(peer) }
+    }
+
+    /// Completes when the connection is closed for another one. For the task that owns its socket:
+    /// no other one is woken then.
+    pub(in crate::api) async fn closed(&self) {
+        poll_fn(|context| if self.signal.is_closed(context) { Poll::Ready(()) } else { Poll::Pending }).await;
     }
 
     /// Begins a call. None if the connection has just been closed: no answer can be
@@ -89,6 +98,26 @@ impl ConnectionHandle {
 
     pub(in crate::api) fn peer(&self) -> &Peer {
         &self.peer
+    }
+}
+
+#[cfg(test)]
+impl ConnectionHandle {
+    /// Of a plaintext connection.
+    pub(in crate::api) fn of_test() -> Self {
+        use super::registry::Source;
+        use crate::telemetry::metrics::Metrics;
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        let place =
+            ConnectionRegistry::new(1, Metrics::off()).register(&"listen".into(), Source::from(address.ip()), 0);
+        let peer = Peer {
+            listener: "listen".into(),
+            needs_credentials: true,
+            reflection: ReflectionSettings::Open,
+            is_own_source: true,
+            transport: PeerTransport::Plaintext { address },
+        };
+        Self::new(&place, peer)
     }
 }
 

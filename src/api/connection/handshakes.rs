@@ -1,7 +1,8 @@
 //! TLS handshakes side by side, so that a slow one holds up no other.
 //!
 //! There are only so many at once, of all sources and of each one. Where there is no place left, a
-//! new handshake waits a moment, and then takes the place of the oldest.
+//! new handshake waits a moment, and then takes the place of the oldest. A client has a place when
+//! its first message is there.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,7 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::registry::Source;
 
-const MAX_HANDSHAKES: usize = 64;
+/// So many that a flood from many sources leaves none of them waiting: with fewer, those that wait
+/// are closed for newer connections before they have had a place.
+const MAX_HANDSHAKES: usize = 512;
 const MAX_OF_SOURCE: usize = 8;
 /// A handshake takes milliseconds where its client is not slow. After this time it may lose its
 /// place.

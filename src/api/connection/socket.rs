@@ -40,18 +40,6 @@ impl ClientSocket {
         &self.place
     }
 
-    /// Waits for the first byte.
-    pub(super) async fn readable(&self) -> io::Result<()> {
-        poll_fn(|context| {
-            self.fail_if_closed(context)?;
-            match &self.socket {
-                Socket::Tcp(stream) => stream.poll_read_ready(context),
-                Socket::Unix(stream) => stream.poll_read_ready(context),
-            }
-        })
-        .await
-    }
-
     /// Completes when another task has closed the connection.
     pub(super) async fn closed(&self) {
         poll_fn(|context| if self.signal.is_closed(context) { Poll::Ready(()) } else { Poll::Pending }).await;

@@ -5,6 +5,10 @@
 //! health passes -> credential -> caller -> scope -> its rate and share -> permit -> handler
 //! ```
 //!
+//! A source that makes many calls without a valid credential is slowed down, and never kept out: a
+//! valid credential works at once, on a new connection too, because others may have the same
+//! address.
+//!
 //! The header with the credential is taken out first: no span, handler or log sees it. A client
 //! certificate counts for a call while a new handshake would accept it. A stream is judged again
 //! when the access file or the files of its listener change, when its certificate expires, and each
@@ -32,6 +36,7 @@ use crate::access::credentials::{IdentifyError, InvalidCredential, ShownCredenti
 use crate::access::scope::{Requirement, Scope};
 use crate::access::token::Token;
 use crate::api::connection::{ConnectionHandle, PeerTransport};
+use crate::api::http2::ConnectionPause;
 use crate::api::layers::call_metrics::{CallRecorder, KnownMethods};
 use crate::api::layers::caller_share::{CallerShares, CallerSlot};
 use crate::api::layers::grpc_only;
@@ -181,7 +186,11 @@ where
             Err(refusal) => {
                 let path = request.uri().path();
                 let recorder = CallRecorder::start(&authenticator.metrics, &authenticator.methods, path);
-                Box::pin(std::future::ready(Ok(recorder.record_answer(refusal.into_http()))))
+                let answer = recorder.record_answer(refusal.into_http());
+                Box::pin(async move {
+                    grpc_only::drain(request.into_body()).await;
+                    Ok(answer)
+                })
             }
         }
     }
@@ -196,7 +205,16 @@ impl Authenticator {
         requirement: Option<Requirement>,
     ) -> Result<Admission, Status> {
         let connection = request.extensions().get::<ConnectionHandle>();
-        let refuse = |reason| self.refused.record(connection, reason);
+        let is_known = connection.is_some_and(ConnectionHandle::is_authenticated);
+        let refuse = |reason| {
+            let is_slowed = self.refused.record(connection, reason);
+            if is_slowed
+                && !is_known
+                && let Some(pause) = request.extensions().get::<ConnectionPause>()
+            {
+                pause.request();
+            }
+        };
         let shown = match shown(connection, headers) {
             Ok(shown) => shown,
             Err(reason @ RefusalReason::Missing) => {
@@ -208,11 +226,6 @@ impl Authenticator {
                 return Err(status::credentials_invalid());
             }
         };
-        let is_known = connection.is_some_and(ConnectionHandle::is_authenticated);
-        if !is_known && self.refused.is_blocked(connection) {
-            refuse(RefusalReason::Blocked);
-            return Err(status::credentials_invalid());
-        }
         let identity = policy.identify(&shown, self.clock.now()).map_err(|error| match error {
             IdentifyError::Missing => {
                 refuse(RefusalReason::Missing);
@@ -389,4 +402,37 @@ fn is_stream(path: &str) -> bool {
     path.ends_with("/StreamRefundEvents")
         || path.ends_with("/WatchValidationStatus")
         || path.ends_with("/ServerReflectionInfo")
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use http_body_util::StreamBody;
+    use tokio::sync::mpsc;
+    use tower::service_fn;
+
+    use super::*;
+    use crate::domain::clock::SystemClock;
+
+    /// HTTP/2 resets a stream whose answer overtakes its request. A connection with many such
+    /// streams is closed, with the other calls on it.
+    #[tokio::test]
+    async fn a_refused_call_is_read_before_it_is_answered() {
+        let (_file, policy) = watch::channel(Arc::new(
+            AccessPolicy::parse("[callers.a]\nunix_users = [1]\naccounts = [\"*\"]\n").unwrap(),
+        ));
+        let callers = Callers { policy: Some(policy), clock: Arc::new(SystemClock) };
+        let methods = KnownMethods::from_descriptors(&[]);
+        let layer = AuthenticationLayer::new(callers, std::iter::empty(), Metrics::off(), methods);
+        let handler = service_fn(|_: Request<Body>| async { panic!("it has no credential") });
+        let (sender, frames) = mpsc::channel::<Result<Frame<Bytes>, Status>>(1);
+        let frames = futures_util::stream::unfold(frames, |mut frames| async { Some((frames.recv().await?, frames)) });
+        let request = Request::post("/recoup.v1.RefundService/GetRefund").header("content-type", "application/grpc");
+        let request = request.body(Body::new(StreamBody::new(frames))).unwrap();
+        let mut answer = layer.layer(handler).call(request);
+        assert!((&mut answer).now_or_never().is_none(), "the request has not ended");
+        drop(sender);
+        let refused = Status::from_header_map(answer.await.unwrap().headers()).unwrap();
+        assert_eq!(refused.code(), tonic::Code::Unauthenticated);
+    }
 }

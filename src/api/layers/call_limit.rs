@@ -24,7 +24,7 @@ use crate::api::layers::call_metrics::{CallRecorder, KnownMethods, code_in};
 use crate::api::layers::caller_share::RETRY_HELD;
 use crate::api::layers::compression;
 use crate::api::layers::permits::{CallClass, CallPermit, CallerKey, PermitLimits, Permits, QueueEntry, Refusal};
-use crate::api::layers::{grpc_only, request_message};
+use crate::api::layers::{grpc_only, request_message, response_parts};
 use crate::api::{MAX_HEALTH_BYTES, MAX_REFLECTION_BYTES, MAX_REQUEST_BYTES, status};
 use crate::proto::code_name;
 use crate::telemetry::metrics::Metrics;
@@ -170,6 +170,7 @@ where
                 })
                 .await;
                 let answer = answer.map(|response| normalize_transport_error(response, &call));
+                let answer = answer.map(|response| response_parts::send(response, accepts_gzip));
                 let answer = if accepts_gzip { answer.map(compression::compress) } else { answer };
                 if let Ok(response) = &answer {
                     // Headers without a status start a successful answer.
@@ -208,7 +209,9 @@ impl http_body::Body for PermitBody {
         if let Poll::Ready(Some(Ok(frame))) = &frame
             && let Some(data) = frame.data_ref()
         {
-            self.permit.set_unsent(data.len());
+            // A body that knows its size has the rest of it in memory.
+            let rest = self.inner.size_hint().exact().and_then(|rest| usize::try_from(rest).ok());
+            self.permit.set_unsent(data.len().saturating_add(rest.unwrap_or_default()));
         } else if frame.is_ready()
             && let Some(connection) = &self.connection
         {

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body as _;
+use tokio::sync::Semaphore;
 use tonic::body::Body;
 
 use crate::api::status;
@@ -21,9 +22,10 @@ use crate::api::status;
 /// semicolon.
 const CONTENT_TYPES: [&str; 2] = ["application/grpc", "application/grpc+proto"];
 
-/// Limits for reading the rest of a rejected request.
+/// Limits for reading the rest of a refused request.
 const MAX_DRAINED_BYTES: usize = 64 * 1024;
 const MAX_DRAIN_TIME: Duration = Duration::from_millis(500);
+static DRAINS: Semaphore = Semaphore::const_new(1024);
 
 /// The answer to a request that is not gRPC. None if it is gRPC.
 pub(in crate::api) fn rejection<B>(request: &Request<B>) -> Option<Response<Body>> {
@@ -57,9 +59,11 @@ fn rejected(code: StatusCode, message: &str) -> Response<Body> {
     answer
 }
 
-/// Reads the rest of a rejected request, within limits. If an answer overtakes its request, HTTP/2
+/// Reads the rest of a refused request, within limits. If an answer overtakes its request, HTTP/2
 /// resets the stream, and some clients then report a broken connection instead of the answer.
 pub(in crate::api) async fn drain(body: Body) {
+    // With more than these the answer does not wait.
+    let Ok(_drain) = DRAINS.try_acquire() else { return };
     let mut body = std::pin::pin!(body);
     let reading = async {
         let mut bytes = 0;

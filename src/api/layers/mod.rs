@@ -1,7 +1,8 @@
 //! Applied to every call: who calls, and whether it may ([`authentication`], [`caller_share`],
 //! [`refused_calls`]). Then its message is read ([`request_message`]), its permits are acquired
 //! ([`permits`]), and it gets metrics and a span ([`call_limit`], [`call_metrics`]). Requests that
-//! are not gRPC are rejected, and answers compressed.
+//! are not gRPC are rejected, large answers sent in parts ([`response_parts`]), and answers
+//! compressed.
 
 pub(super) mod authentication;
 pub(super) mod call_limit;
@@ -13,3 +14,4 @@ pub(super) mod permits;
 pub(super) mod reflection;
 pub(super) mod refused_calls;
 pub(super) mod request_message;
+pub(super) mod response_parts;

@@ -137,8 +137,8 @@ const MAX_HEALTH_CHECKS: usize = 256;
 /// Of responses of lists over all connections.
 const MAX_UNSENT_BYTES: usize = 64 * 1024 * 1024;
 const UNIT_BYTES: usize = 1024;
-/// What a list reserves before its size is known: the largest page with its last entry, as rows, as
-/// messages and as bytes.
+/// What a list reserves before its size is known: the largest page with its last entry as bytes,
+/// and a part of it as rows and as messages.
 const LIST_UNITS: u32 = 3 * 1088;
 /// A response is cut to make room only after this.
 const MIN_UNREAD_TIME: Duration = Duration::from_secs(1);

@@ -1,5 +1,5 @@
-//! Counts calls that are refused before their handler, logs them at most once a second, and blocks
-//! a source with too many wrong credentials for a while.
+//! Counts calls that are refused before their handler, logs them at most once a second, and tells
+//! which sources make too many of them without a valid credential.
 //!
 //! A refused call is no event of the ledger: everyone who can connect could fill it.
 
@@ -19,8 +19,6 @@ use crate::telemetry::metrics::Metrics;
 pub(in crate::api) enum RefusalReason {
     Missing,
     Invalid(InvalidCredential),
-    /// Not looked at: its source has shown too many wrong credentials.
-    Blocked,
     Scope,
     Quota,
 }
@@ -38,23 +36,23 @@ struct RefusedState {
     unreported: u64,
 }
 
-/// The wrong credentials of one source.
+/// The calls of one source without a valid credential.
 struct Failures {
     count: u32,
     /// When the minute of the count began.
     since: Instant,
-    blocked_until: Option<Instant>,
+    slowed_until: Option<Instant>,
 }
 
-/// Wrong credentials of one source within [`WINDOW`] after which it is blocked.
+/// Calls of one source within [`WINDOW`] without a valid credential after which it is slowed down.
 const MAX_FAILURES: u32 = 10;
 const WINDOW: Duration = Duration::from_secs(60);
-const BLOCK_TIME: Duration = Duration::from_secs(60);
+const SLOW_TIME: Duration = Duration::from_secs(60);
 /// Above it, sources whose time is over are forgotten, and then new ones are not counted.
 const MAX_SOURCES: usize = 10_000;
 const LINE_INTERVAL: Duration = Duration::from_secs(1);
 /// All of [`RefusalReason::as_str`].
-const REASONS: [&str; 5] = ["credentials_missing", "credentials_invalid", "blocked", "scope_missing", "quota_exceeded"];
+const REASONS: [&str; 4] = ["credentials_missing", "credentials_invalid", "scope_missing", "quota_exceeded"];
 
 impl RefusalReason {
     /// As metrics name it.
@@ -62,7 +60,6 @@ impl RefusalReason {
         match self {
             RefusalReason::Missing => "credentials_missing",
             RefusalReason::Invalid(_) => "credentials_invalid",
-            RefusalReason::Blocked => "blocked",
             RefusalReason::Scope => "scope_missing",
             RefusalReason::Quota => "quota_exceeded",
         }
@@ -87,34 +84,25 @@ impl RefusedCalls {
         REASONS.iter().for_each(|reason| self.metrics.record_refused_calls(listener, reason, 0));
     }
 
-    /// Whether wrong credentials of this connection's source are not looked at.
-    pub(in crate::api) fn is_blocked(&self, connection: Option<&ConnectionHandle>) -> bool {
-        let state = self.lock();
-        // The usual case, before a name is made.
-        if state.sources.is_empty() || !is_own_source(connection) {
-            return false;
-        }
-        let failures = state.sources.get(&source_of(connection));
-        failures.and_then(|failures| failures.blocked_until).is_some_and(|until| Instant::now() < until)
-    }
-
-    pub(in crate::api) fn record(&self, connection: Option<&ConnectionHandle>, reason: RefusalReason) {
+    /// Counts a refused call. True where its source is to be slowed down.
+    pub(in crate::api) fn record(&self, connection: Option<&ConnectionHandle>, reason: RefusalReason) -> bool {
         let listener = connection.map_or("listen", |connection| &connection.peer().listener);
         self.metrics.record_refused_calls(listener, reason.as_str(), 1);
         let source = source_of(connection);
         let mut state = self.lock();
         let now = Instant::now();
-        if matches!(reason, RefusalReason::Invalid(_)) && is_own_source(connection) {
-            state.count(&source, now);
-        }
+        let is_counted =
+            matches!(reason, RefusalReason::Missing | RefusalReason::Invalid(_)) && is_own_source(connection);
+        let is_slowed = is_counted && state.count(&source, now);
         if state.last_line.is_some_and(|last| now.duration_since(last) < LINE_INTERVAL) {
             state.unreported = state.unreported.saturating_add(1);
-            return;
+            return is_slowed;
         }
         state.last_line = Some(now);
         let unreported = std::mem::take(&mut state.unreported);
         drop(state);
         warn!(listener, source, reason = reason.detail(), unreported, "call refused");
+        is_slowed
     }
 
     fn lock(&self) -> MutexGuard<'_, RefusedState> {
@@ -123,11 +111,12 @@ impl RefusedCalls {
 }
 
 impl RefusedState {
-    fn count(&mut self, source: &str, now: Instant) {
+    /// True where the source is slowed down.
+    fn count(&mut self, source: &str, now: Instant) -> bool {
         if self.sources.len() >= MAX_SOURCES && !self.sources.contains_key(source) {
             self.sources.retain(|_, failures| failures.is_current(now));
             if self.sources.len() >= MAX_SOURCES {
-                return;
+                return false;
             }
         }
         let failures = self.sources.entry(source.to_owned()).or_insert(Failures::new(now));
@@ -136,25 +125,26 @@ impl RefusedState {
         }
         failures.count = failures.count.saturating_add(1);
         if failures.count >= MAX_FAILURES {
-            failures.blocked_until = Some(now + BLOCK_TIME);
+            failures.slowed_until = Some(now + SLOW_TIME);
         }
+        failures.count > MAX_FAILURES
     }
 }
 
 impl Failures {
     fn new(now: Instant) -> Self {
-        Self { count: 0, since: now, blocked_until: None }
+        Self { count: 0, since: now, slowed_until: None }
     }
 
     fn is_current(&self, now: Instant) -> bool {
-        match self.blocked_until {
+        match self.slowed_until {
             Some(until) => now < until,
             None => now.duration_since(self.since) < WINDOW,
         }
     }
 }
 
-/// Behind a proxy one caller's failures would block all others.
+/// Behind a proxy one caller's failures would slow down all others.
 fn is_own_source(connection: Option<&ConnectionHandle>) -> bool {
     connection.is_none_or(|connection| connection.peer().is_own_source)
 }
@@ -177,46 +167,49 @@ fn source_of(connection: Option<&ConnectionHandle>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use rstest::rstest;
+
     use super::*;
 
-    fn wrong(refused: &RefusedCalls, times: usize) {
-        for _ in 0..times {
-            refused.record(None, RefusalReason::Invalid(InvalidCredential::Unknown));
-        }
+    /// How many of these calls are slowed down.
+    fn slowed(refused: &RefusedCalls, reason: RefusalReason, times: usize) -> usize {
+        (0..times).filter(|_| refused.record(None, reason)).count()
     }
 
+    #[rstest]
+    #[case::unknown(RefusalReason::Invalid(InvalidCredential::Unknown))]
+    #[case::none(RefusalReason::Missing)]
     #[tokio::test(start_paused = true)]
-    async fn ten_wrong_credentials_within_a_minute_block_their_source_for_a_minute() {
+    async fn ten_calls_within_a_minute_without_a_valid_credential_slow_their_source_down(
+        #[case] reason: RefusalReason,
+    ) {
         let refused = RefusedCalls::new(Metrics::off());
-        wrong(&refused, 9);
-        assert!(!refused.is_blocked(None));
+        assert_eq!(slowed(&refused, reason, 9), 0);
         tokio::time::advance(WINDOW).await;
-        wrong(&refused, 9);
-        assert!(!refused.is_blocked(None), "the minute began anew");
-        wrong(&refused, 1);
-        assert!(refused.is_blocked(None));
-        tokio::time::advance(BLOCK_TIME - Duration::from_millis(1)).await;
-        assert!(refused.is_blocked(None));
-        tokio::time::advance(Duration::from_millis(1)).await;
-        assert!(!refused.is_blocked(None));
-        wrong(&refused, 1);
-        assert!(!refused.is_blocked(None), "it starts with none");
+        assert_eq!(slowed(&refused, reason, 10), 0, "the minute began anew");
+        assert_eq!(slowed(&refused, reason, 3), 3);
+        tokio::time::advance(SLOW_TIME - Duration::from_millis(1)).await;
+        assert_eq!(slowed(&refused, reason, 1), 1);
+        tokio::time::advance(SLOW_TIME).await;
+        assert_eq!(slowed(&refused, reason, 10), 0, "it starts with none");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn other_refusals_block_no_source() {
+    async fn other_refusals_slow_no_source_down() {
         let refused = RefusedCalls::new(Metrics::off());
-        for reason in [RefusalReason::Missing, RefusalReason::Scope, RefusalReason::Quota, RefusalReason::Blocked] {
-            (0..100).for_each(|_| refused.record(None, reason));
+        for reason in [RefusalReason::Scope, RefusalReason::Quota] {
+            assert_eq!(slowed(&refused, reason, 100), 0);
         }
-        assert!(!refused.is_blocked(None));
+        assert_eq!(slowed(&refused, RefusalReason::Missing, 1), 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_memory_for_sources_is_bounded() {
         let mut state = RefusedState::default();
         let now = Instant::now();
-        (0..MAX_SOURCES + 10).for_each(|number| state.count(&number.to_string(), now));
+        for number in 0..MAX_SOURCES + 10 {
+            state.count(&number.to_string(), now);
+        }
         assert_eq!(state.sources.len(), MAX_SOURCES);
         state.count("one more", now + WINDOW);
         assert_eq!(state.sources.len(), 1);
