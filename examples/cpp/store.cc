@@ -69,11 +69,6 @@ std::string Store::RefundId(const std::string& order) {
   return entry->second;
 }
 
-void Store::set_last_sequence(std::int64_t sequence) {
-  last_sequence_ = sequence;
-  Save();
-}
-
 // A new file replaces the old one at once, so that a crash leaves one of the two.
 void Store::Save() const {
   std::ostringstream lines;

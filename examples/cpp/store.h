@@ -17,11 +17,11 @@ class Store {
   std::string RefundId(const std::string& order);
 
   std::int64_t last_sequence() const { return last_sequence_; }
-  void set_last_sequence(std::int64_t sequence);
-
- private:
+  // Not on disk before Save.
+  void set_last_sequence(std::int64_t sequence) { last_sequence_ = sequence; }
   void Save() const;
 
+ private:
   std::filesystem::path path_;
   std::map<std::string, std::string> refunds_;
   std::int64_t last_sequence_ = 0;

@@ -6,7 +6,8 @@ require 'securerandom'
 # What must survive a crash of this program: which refund belongs to which order, and how far the
 # event stream has been read. A shop keeps both in its database.
 class Store
-  attr_reader :last_sequence
+  # Not on disk before save.
+  attr_accessor :last_sequence
 
   def initialize(path)
     @path = path
@@ -23,13 +24,6 @@ class Store
     end
     @refunds[order]
   end
-
-  def last_sequence=(sequence)
-    @last_sequence = sequence
-    save
-  end
-
-  private
 
   # A new file replaces the old one at once, so that a crash leaves one of the two.
   def save

@@ -38,14 +38,14 @@ final class Store
         return $this->lastSequence;
     }
 
+    /** Not on disk before save(). */
     public function setLastSequence(int $sequence): void
     {
         $this->lastSequence = $sequence;
-        $this->save();
     }
 
     /** A new file replaces the old one at once, so that a crash leaves one of the two. */
-    private function save(): void
+    public function save(): void
     {
         $content = ['refunds' => (object) $this->refunds, 'lastSequence' => $this->lastSequence];
         $json = json_encode($content, JSON_PRETTY_PRINT | JSON_THROW_ON_ERROR);

@@ -133,9 +133,7 @@ async fn follow_events(gateway: &mut Gateway, store: &mut Store, refund: &Refund
         _ => println!("events 0"),
     }
     let after = store.last_sequence();
-    if let Some(twice) = read_events(gateway, store, refund, Duration::from_secs(1)).await?.first() {
-        bail!("event {} came twice", twice.sequence);
-    }
+    read_events(gateway, store, refund, Duration::from_secs(1)).await?;
     println!("resumed after {after}");
     Ok(())
 }
@@ -150,7 +148,10 @@ async fn read_events(
     let mut seen = Vec::new();
     let mut events = gateway.stream_events(store.last_sequence(), deadline).await?;
     while let Some(event) = events.next().await? {
-        store.set_last_sequence(event.sequence)?;
+        if event.sequence <= store.last_sequence() {
+            bail!("event {} came twice", event.sequence);
+        }
+        store.set_last_sequence(event.sequence);
         if event.refund == refund.name {
             let is_last = event.revision >= refund.revision;
             eprintln!("{:>6} {}", event.sequence, event.note);
@@ -160,6 +161,8 @@ async fn read_events(
             }
         }
     }
+    // Only now: after a crash, what was read since the last time comes again.
+    store.save()?;
     Ok(seen)
 }
 

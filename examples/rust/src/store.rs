@@ -47,13 +47,13 @@ impl Store {
         self.content.last_sequence
     }
 
-    pub fn set_last_sequence(&mut self, sequence: i64) -> anyhow::Result<()> {
+    /// Not on disk before `save`.
+    pub fn set_last_sequence(&mut self, sequence: i64) {
         self.content.last_sequence = sequence;
-        self.save()
     }
 
     /// A new file replaces the old one at once, so that a crash leaves one of the two.
-    fn save(&self) -> anyhow::Result<()> {
+    pub fn save(&self) -> anyhow::Result<()> {
         self.replace().with_context(|| format!("{} could not be written", self.path.display()))
     }
 

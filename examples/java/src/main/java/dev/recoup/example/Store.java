@@ -56,13 +56,13 @@ final class Store {
     return content.lastSequence;
   }
 
-  void setLastSequence(long sequence) throws IOException {
+  /** Not on disk before {@link #save}. */
+  void setLastSequence(long sequence) {
     content.lastSequence = sequence;
-    save();
   }
 
   /** A new file replaces the old one at once, so that a crash leaves one of the two. */
-  private void save() throws IOException {
+  void save() throws IOException {
     Path next = path.resolveSibling(path.getFileName() + ".new");
     try (FileChannel file =
         FileChannel.open(
