@@ -150,7 +150,8 @@ read_events() {
 # ended, as a program does after a restart.
 follow_events() {
     local seen after
-    mapfile -t seen < <(read_events 5)
+    read_events 5 > "$answer"
+    mapfile -t seen < "$answer"
     if ((${#seen[@]} > 0)); then
         echo "events ${#seen[@]} ${seen[0]}..${seen[-1]}"
     else
