@@ -47,11 +47,20 @@ call_json() {
         --data "$2" "$RECOUP_URL/recoup.v1.$1"
 }
 
-# FILTER [ARGUMENT...]: what must survive a crash of this script is changed by jq. A new file
-# replaces the old one at once. A shop keeps both in its database: which refund belongs to which
-# order, and how far the event stream has been read.
+# What must survive a crash of this script: which refund belongs to which order, and how far the
+# event stream has been read. A shop keeps both in its database.
+read_store() {
+    if [[ -e $store ]]; then
+        cat "$store"
+    else
+        echo '{"refunds": {}, "last_sequence": 0}'
+    fi
+}
+
+# FILTER [ARGUMENT...]: changes the store by jq. A new file replaces the old one at once, so that a
+# crash leaves one of the two.
 change_store() {
-    jq "${@:2}" "$1" "$store" > "$store.new"
+    read_store | jq "${@:2}" "$1" > "$store.new"
     sync "$store.new"
     mv "$store.new" "$store"
     sync "$(dirname "$store")"
@@ -59,11 +68,11 @@ change_store() {
 
 # The order's refund id. A new one is on disk before it is used.
 take_refund_id() {
-    [[ -e $store ]] || echo '{"refunds": {}, "last_sequence": 0}' > "$store"
-    if ! jq --exit-status --arg order "$order" '.refunds | has($order)' "$store" > /dev/null; then
-        change_store '.refunds[$order] = $id' --arg order "$order" --arg id "$(< /proc/sys/kernel/random/uuid)"
+    refund_id=$(read_store | jq --raw-output --arg order "$order" '.refunds[$order] // empty')
+    if [[ -z $refund_id ]]; then
+        refund_id=$(< /proc/sys/kernel/random/uuid)
+        change_store '.refunds[$order] = $id' --arg order "$order" --arg id "$refund_id"
     fi
-    refund_id=$(jq --raw-output --arg order "$order" '.refunds[$order]' "$store")
 }
 
 create_request() { # ORDER
@@ -129,7 +138,7 @@ show_refusal() {
 # revision. What is left of the stream ends at its deadline.
 read_events() {
     local last event_sequence name event_revision note
-    last=$(jq .last_sequence "$store")
+    last=$(read_store | jq .last_sequence)
     while IFS=$'\t' read -r event_sequence name event_revision note; do
         if ((event_sequence <= last)); then
             echo "event $event_sequence came twice" >&2
@@ -157,7 +166,7 @@ follow_events() {
     else
         echo 'events 0'
     fi
-    after=$(jq .last_sequence "$store")
+    after=$(read_store | jq .last_sequence)
     read_events 1 > /dev/null
     echo "resumed after $after"
 }
