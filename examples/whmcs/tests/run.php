@@ -204,7 +204,7 @@ foreach ($tests as $name => $test) {
     } catch (\Throwable $error) {
         $failed++;
         echo "FAILED  $name\n        {$error->getMessage()}\n";
-        foreach (Whmcs::$log as $line) {
+        foreach (array_unique(Whmcs::$log) as $line) {
             echo "        $line\n";
         }
     }
