@@ -450,7 +450,7 @@ mod tests {
     async fn lists_are_refused_while_too_many_bytes_are_unsent() {
         let mut service = layer(1_000, 1).layer(service_fn(answers));
         let mut unread = Vec::new();
-        while unread.len() < 20 {
+        while unread.len() < 17 {
             let response = call(request(LIST, Body::empty()), &mut service).await;
             assert!(Status::from_header_map(response.headers()).is_none());
             unread.push(response);
