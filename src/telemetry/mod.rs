@@ -126,7 +126,7 @@ pub fn init(settings: &TelemetrySettings) -> Result<Telemetry, TelemetryError> {
 fn parse_filter(directives: &str) -> Result<AnyFilter, TelemetryError> {
     // traces.rs reports problems of the exporter, once each.
     let filter = EnvFilter::try_new(directives)?.add_directive("opentelemetry=off".parse()?);
-    // It warns of each connection that floods it: whoever can connect could fill the log.
+    // It warns of each connection that floods it: a peer could fill the log.
     let filter = if directives.contains("h2") { filter } else { filter.add_directive("h2=off".parse()?) };
     // Spans are kept at every log level, so that each line names its refund; not if logs are off.
     let is_off = filter.max_level_hint() == Some(LevelFilter::OFF);

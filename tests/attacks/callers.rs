@@ -19,13 +19,13 @@ use crate::attackers::Counts;
 use crate::bystander::{CallerChannel, Route, ShownToken};
 
 pub(crate) const RECONCILES: &str = "reconciles";
-pub(crate) const LARGEST: &str = "largest_refunds";
+pub(crate) const MAX_SIZE_REFUNDS: &str = "largest_refunds";
 pub(crate) const STATUSES: &str = "statuses";
 pub(crate) const LISTS: &str = "lists";
 pub(crate) const STREAMS: &str = "streams";
 pub(crate) const WATCHES: &str = "watches";
 pub(crate) const WRONG_TOKENS: &str = "wrong_tokens";
-pub(crate) const ATTACKS: [&str; 7] = [RECONCILES, LARGEST, STATUSES, LISTS, STREAMS, WATCHES, WRONG_TOKENS];
+pub(crate) const ATTACKS: [&str; 7] = [RECONCILES, MAX_SIZE_REFUNDS, STATUSES, LISTS, STREAMS, WATCHES, WRONG_TOKENS];
 
 /// All from one address.
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
@@ -70,7 +70,7 @@ async fn call(name: &str, id: &str, channel: CallerChannel) -> Result<(), Status
             let reconcile = proto::ReconcileRefundRequest { name: "refunds/seed-1".to_owned() };
             refunds.reconcile_refund(reconcile).await.map(drop)
         }
-        LARGEST => {
+        MAX_SIZE_REFUNDS => {
             let mut create = crate::stack::debitsuccess(&format!("largest-{id}"));
             create.labels = (0..32).map(|label| (format!("label-{label}"), "v".repeat(256))).collect();
             create.wait = Some(prost_types::Duration::default());

@@ -142,7 +142,7 @@ pub(crate) const ROWS: &[Row] = &[
         ..PLAIN
     },
     Row { name: "one caller: ReconcileRefund", attackers: &[(callers::RECONCILES, 8, 8)], ..CALLER },
-    Row { name: "one caller: the largest refunds", attackers: &[(callers::LARGEST, 8, 8)], ..CALLER },
+    Row { name: "one caller: the largest refunds", attackers: &[(callers::MAX_SIZE_REFUNDS, 8, 8)], ..CALLER },
     Row { name: "one caller: GetValidationStatus", attackers: &[(callers::STATUSES, 8, 8)], ..CALLER },
     Row { name: "one caller: ListRefunds", attackers: &[(callers::LISTS, 8, 8)], ..CALLER },
     Row {

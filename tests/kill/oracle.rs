@@ -545,7 +545,7 @@ impl<'a> Checker<'a> {
     }
 
     /// A large refund waits from the beginning, and is not attempted, nor does it have an effect,
-    /// before somebody of another owner has approved it.
+    /// before another owner has approved it.
     fn a_large_refund_has_a_second_owner(&mut self) {
         let mut lacking: HashMap<&str, Person> = HashMap::new();
         let mut found = Vec::new();

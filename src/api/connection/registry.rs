@@ -1,9 +1,9 @@
 //! Every open connection, and which one is closed where there are too many.
 //!
 //! In this order: one that has not finished its handshake or its HTTP/2 preface within
-//! [`OPENING_TIME`]; one that has not made an authenticated call within [`AUTHENTICATION_TIME`]; the
-//! one that is idle longest. Never one with a call in progress. Where such connections are all there
-//! are, the newcomer is closed.
+//! [`OPENING_TIME`]; one that has not made an authenticated call within [`AUTHENTICATION_TIME`];
+//! the one that is idle longest. Never one with a call in progress. Where such connections are all
+//! there are, the newcomer is closed.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
