@@ -231,7 +231,7 @@ impl Permits {
             CallClass::Reflection => held.take(&pools.reflections, "reflections", "too many reflection streams"),
             CallClass::EventStream | CallClass::StatusWatch => held.take_share(class, caller),
             CallClass::Ordinary | CallClass::Kept | CallClass::List => {
-                // Before it waits for a permit: many lists are refused then, and none waits in vain.
+                // Before it waits for a permit: of many lists, those that are refused do not wait.
                 let full = if class == CallClass::List { held.reserve_page() } else { None };
                 match full {
                     None => held.take_call(class != CallClass::Ordinary).await,
