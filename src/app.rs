@@ -188,6 +188,9 @@ impl App {
         }
         for (listener, address, path) in &places {
             match address {
+                Some(addr) if &**listener == ListenerSettings::HTTP => {
+                    info!(%listener, %addr, "JSON endpoint listening")
+                }
                 Some(addr) => info!(%listener, %addr, "gRPC server listening"),
                 None => info!(%listener, path = ?path.as_deref().unwrap_or(Path::new("")), "gRPC server listening"),
             }

@@ -2,14 +2,22 @@
 //! a provider account.
 //!
 //! Only in builds with the feature `staging`. It is set up like a real deployment: a configuration
-//! file, secrets in files, a ledger on disk, and TLS to each provider with the simulators' own
-//! certificate authority.
+//! file, secrets in files, a ledger on disk, TLS to each provider with the simulators' own
+//! certificate authority, and an access file with one caller, whose token is kept. The gateway
+//! listens in plaintext, with TLS, and with the JSON endpoint.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+};
+use secrecy::ExposeSecret as _;
 use simulators::{Config as SimulatorsConfig, Simulators};
 
+use crate::access::scope::Scope;
+use crate::access::token::{Token, TokenError};
+use crate::api::ListenerSettings;
 use crate::app::{App, StartError};
 use crate::config::{ConfigErrors, Settings};
 use crate::telemetry::traces::TraceExporter;
@@ -21,10 +29,17 @@ pub struct StagingOptions {
     /// Address of the gateway; loopback only.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:50051")]
     pub listen: SocketAddr,
+    /// Address of the gateway with TLS, whose certificate is for localhost.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:50052")]
+    pub tls: SocketAddr,
+    /// Address of the JSON endpoint; loopback only.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub http: SocketAddr,
     /// Directory for the ledger and the configuration; remove it to start over.
     #[arg(long, value_name = "FOLDER", default_value = ".recoup")]
     pub dir: PathBuf,
-    /// Let the simulators use any free ports instead of 7100 to 7103 and 7111 to 7113.
+    /// Let the simulators use any free ports instead of 7100 to 7103 and 7111 to 7113. The ports of
+    /// the gateway are named above; 0 is any free one.
     #[arg(long)]
     pub free_ports: bool,
 }
@@ -32,6 +47,7 @@ pub struct StagingOptions {
 /// A running gateway with its simulators.
 pub struct Staging {
     app: App,
+    dir: PathBuf,
     simulators: Simulators,
     exporter: TraceExporter,
 }
@@ -47,6 +63,12 @@ pub enum StagingError {
         /// The cause.
         source: std::io::Error,
     },
+    /// There is no certificate for the gateway's port with TLS.
+    #[error("could not make a certificate: {0}")]
+    Certificate(#[from] rcgen::Error),
+    /// There is no token for the caller.
+    #[error("could not make a token: {0}")]
+    Token(#[from] TokenError),
     /// The simulators do not start.
     #[error("could not start the simulators: {0}")]
     Simulators(#[from] simulators::StartError),
@@ -60,6 +82,11 @@ pub enum StagingError {
     #[error(transparent)]
     Gateway(#[from] StartError),
 }
+
+const TOKEN_FILE: &str = "token";
+const CA_FILE: &str = "ca.pem";
+const CERTIFICATE_FILE: &str = "server.pem";
+const KEY_FILE: &str = "server.key";
 
 /// The simulators' demo credentials, by the file that the configuration names.
 const SECRETS: [(&str, &str); 3] = [
@@ -86,26 +113,46 @@ impl Staging {
             let path = options.dir.join(name);
             write_private(&path, secret).map_err(write_error(&path))?;
         }
+        for (name, text) in Port::make()?.files() {
+            let path = options.dir.join(name);
+            write_private(&path, &text).map_err(write_error(&path))?;
+        }
+        let token = options.dir.join(TOKEN_FILE);
+        let hash = kept_token(&token)?.map_err(write_error(&token))?;
+        let access = options.dir.join("access.toml");
+        write_private(&access, &access_file(&hash)).map_err(write_error(&access))?;
         let config = options.dir.join("recoup.toml");
         write_private(&config, &configuration(options, &simulators, &ca_file)).map_err(write_error(&config))?;
         let settings = Settings::from_process(Some(&config))?;
         let telemetry = telemetry::init(&settings.telemetry)?;
         let app = App::start(settings).await?;
-        Ok(Staging { app, simulators, exporter: telemetry.exporter })
+        Ok(Staging { app, dir: options.dir.clone(), simulators, exporter: telemetry.exporter })
     }
 
     /// The text to print after the start: how to send a first refund.
     pub fn welcome(&self) -> String {
         let (gateway, control) = (self.app.addr(), self.simulators.control_addr());
+        let port = |name| self.app.listener_addr(name).map_or(0, |address| address.port());
+        let (tls, http) = (port("tls"), port(ListenerSettings::HTTP));
+        let (token, ca) = (self.dir.join(TOKEN_FILE), self.dir.join(CA_FILE));
+        let (token, ca) = (token.display(), ca.display());
         let refund = r#"{"refund_id":"first-refund","account":"sectigo","sectigo":{"order_number":"1000001","reason":"SECTIGO_REFUND_REASON_OTHER"}}"#;
+        let bearer = format!("authorization: Bearer $(cat {token})");
         format!(
             "recoup is ready on {gateway}, with simulated accounts sectigo, namecom and debitsuccess.\n\
+             token: {token}\n\
+             with TLS: localhost:{tls}, CA: {ca}\n\
+             JSON endpoint: http://127.0.0.1:{http}\n\
              What the simulated providers did: curl http://{control}/v1/books\n\
              \n\
-             A first refund, with grpcurl:\n  \
-             grpcurl -plaintext -d '{refund}' {gateway} recoup.v1.RefundService/CreateRefund\n\
+             A first refund, with curl:\n  \
+             curl -H \"{bearer}\" -H 'content-type: application/json' -d '{refund}' \
+             http://127.0.0.1:{http}/recoup.v1.RefundService/CreateRefund\n\
+             with grpcurl:\n  \
+             grpcurl -plaintext -H \"{bearer}\" -d '{refund}' {gateway} recoup.v1.RefundService/CreateRefund\n\
              or with buf:\n  \
-             buf curl --protocol grpc --http2-prior-knowledge -d '{refund}' http://{gateway}/recoup.v1.RefundService/CreateRefund\n\
+             buf curl --protocol grpc --http2-prior-knowledge -H \"{bearer}\" -d '{refund}' \
+             http://{gateway}/recoup.v1.RefundService/CreateRefund\n\
              \n\
              Press Ctrl-C to stop."
         )
@@ -137,6 +184,18 @@ fn configuration(options: &StagingOptions, simulators: &Simulators, ca_file: &Pa
          listen = \"{listen}\"\n\
          ledger.path = {ledger}\n\
          \n\
+         [listeners.tls]\n\
+         address = \"{tls}\"\n\
+         certificate_file = {certificate}\n\
+         key_file = {key}\n\
+         reflection = \"callers\"\n\
+         \n\
+         [http]\n\
+         listen = \"{http}\"\n\
+         \n\
+         [access]\n\
+         file = {access}\n\
+         \n\
          [accounts.sectigo]\n\
          provider = \"sectigo\"\n\
          endpoint = \"https://{sectigo}\"\n\
@@ -159,6 +218,11 @@ fn configuration(options: &StagingOptions, simulators: &Simulators, ca_file: &Pa
          username = \"demo\"\n\
          password_file = {debitsuccess_password}\n",
         listen = options.listen,
+        tls = options.tls,
+        http = options.http,
+        certificate = path(CERTIFICATE_FILE),
+        key = path(KEY_FILE),
+        access = path("access.toml"),
         ledger = path("recoup.db"),
         sectigo = simulators.sectigo_addr(),
         sectigo_password = path("sectigo-password"),
@@ -166,6 +230,60 @@ fn configuration(options: &StagingOptions, simulators: &Simulators, ca_file: &Pa
         namecom_token = path("namecom-token"),
         debitsuccess = simulators.debitsuccess_addr(),
         debitsuccess_password = path("debitsuccess-password"),
+    )
+}
+
+/// The certificate of the port with TLS. The key of its authority is thrown away, so that nothing
+/// else can be signed with it.
+struct Port {
+    ca: String,
+    certificate: String,
+    key: String,
+}
+
+impl Port {
+    fn make() -> Result<Self, rcgen::Error> {
+        let mut authority = CertificateParams::default();
+        authority.distinguished_name.push(DnType::CommonName, "recoup staging CA");
+        authority.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        authority.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let authority_key = KeyPair::generate()?;
+        let ca = authority.self_signed(&authority_key)?.pem();
+        let issuer = Issuer::new(authority, authority_key);
+        let mut leaf = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()])?;
+        leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        leaf.use_authority_key_identifier_extension = true;
+        let key = KeyPair::generate()?;
+        let certificate = leaf.signed_by(&key, &issuer)?.pem();
+        Ok(Self { ca, certificate, key: key.serialize_pem() })
+    }
+
+    fn files(self) -> [(&'static str, String); 3] {
+        [(CA_FILE, self.ca), (CERTIFICATE_FILE, self.certificate), (KEY_FILE, self.key)]
+    }
+}
+
+/// The hash of the token in the file, which is made if there is none.
+fn kept_token(path: &Path) -> Result<std::io::Result<String>, TokenError> {
+    if let Ok(text) = std::fs::read_to_string(path)
+        && let Ok(token) = Token::parse(text.trim())
+    {
+        return Ok(Ok(token.hash().hex()));
+    }
+    let token = Token::generate()?;
+    Ok(write_private(path, token.expose_secret()).map(|()| token.hash().hex()))
+}
+
+/// One caller, who may do everything.
+fn access_file(hash: &str) -> String {
+    let scopes = Scope::ALL.map(|scope| format!("\"{scope}\"")).join(", ");
+    format!(
+        "# Generated at every start of `recoup staging`.\n\
+         [callers.staging]\n\
+         scopes = [{scopes}]\n\
+         accounts = [\"*\"]\n\
+         tokens = [{{ id = \"staging\", sha256 = \"{hash}\" }}]\n"
     )
 }
 

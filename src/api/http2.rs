@@ -72,19 +72,16 @@ const PIECE_BYTES: usize = 16 * 1024;
 const MAX_UNBEGUN: usize = 8;
 const MAX_TAKING_TIME: Duration = Duration::from_secs(30);
 /// How long a [`ConnectionPause`] is. From one to the next, some [`MAX_UNBEGUN`] calls are answered.
-const PAUSE_TIME: Duration = Duration::from_secs(1);
+pub(super) const PAUSE_TIME: Duration = Duration::from_secs(1);
 
-/// Serves until `closing` is cancelled and the calls in progress have ended.
-pub(super) async fn serve<C, S>(
+/// Serves each connection by `serve_one` until `closing` is cancelled and the calls in progress
+/// have ended.
+pub(super) async fn serve<C, F>(
     incoming: impl Stream<Item = io::Result<C>>,
-    service: S,
-    max_streams: u32,
-    metrics: Metrics,
+    serve_one: impl Fn(C) -> F,
     closing: CancellationToken,
 ) where
-    C: AsyncRead + AsyncWrite + Connected<ConnectInfo = ConnectionHandle> + Unpin + Send + 'static,
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send,
+    F: Future<Output = ()> + Send + 'static,
 {
     let connections = TaskTracker::new();
     // A block: the port is closed before the calls in progress have ended.
@@ -97,10 +94,7 @@ pub(super) async fn serve<C, S>(
                 accepted = incoming.next() => accepted,
             };
             match accepted {
-                Some(Ok(connection)) => {
-                    let (service, metrics, closing) = (service.clone(), metrics.clone(), closing.clone());
-                    connections.spawn(serve_connection(connection, service, max_streams, metrics, closing));
-                }
+                Some(Ok(connection)) => drop(connections.spawn(serve_one(connection))),
                 Some(Err(error)) => debug!(%error, "could not accept a connection"),
                 None => break,
             }
@@ -110,7 +104,7 @@ pub(super) async fn serve<C, S>(
     connections.wait().await;
 }
 
-async fn serve_connection<C, S>(
+pub(super) async fn serve_connection<C, S>(
     connection: C,
     service: S,
     max_streams: u32,
@@ -188,6 +182,11 @@ impl ConnectionPause {
 
     async fn requested(&self) {
         self.0.notified().await;
+    }
+
+    /// Whether it was requested.
+    pub(super) fn take(&self) -> bool {
+        self.0.notified().now_or_never().is_some()
     }
 
     /// Forgets a request from the time of the pause, so that its answer is written.
@@ -458,7 +457,9 @@ mod tests {
     {
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
         let incoming = stream::once(std::future::ready(Ok(Wire(ours))));
-        tokio::spawn(serve(incoming, service, 100, Metrics::off(), closing.clone()));
+        let ending = closing.clone();
+        let serve_one = move |wire| serve_connection(wire, service.clone(), 100, Metrics::off(), ending.clone());
+        tokio::spawn(serve(incoming, serve_one, closing.clone()));
         let (client, connection) = h2::client::handshake(theirs).await.unwrap();
         tokio::spawn(connection);
         client

@@ -7,6 +7,7 @@
 //! status                              the only mapping from an error to a tonic::Status
 //! visibility                          what a caller sees of lists and of the history
 //! layers                              applied to every call
+//! web                                 the JSON endpoint, in front of the same services
 //! http2                               one task for each stream of a connection
 //! connection                          open connections, and which one is closed for a new one
 //! ```
@@ -24,6 +25,7 @@ mod refunds;
 mod status;
 mod validation;
 mod visibility;
+mod web;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,13 +34,16 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
+use tonic::transport::server::Connected as _;
 use tonic_health::pb::health_server::HealthServer;
 use tower::Layer as _;
 
 use crate::api::accounts::AccountsApi;
 use crate::api::audit::AuditApi;
+use crate::api::connection::ClientConnection;
 pub use crate::api::connection::{
-    BoundListener, ConnectionRegistry, EndpointSettings, ListenError, ListenerSettings, ReflectionSettings,
+    BoundListener, ConnectionRegistry, EndpointSettings, HttpSettings, ListenError, ListenerSettings, Protocol,
+    ReflectionSettings,
 };
 use crate::api::health::{HealthApi, Readiness};
 use crate::api::layers::authentication::AuthenticationLayer;
@@ -49,6 +54,7 @@ use crate::api::layers::permits::PermitLimits;
 use crate::api::layers::reflection::ReflectionLayer;
 use crate::api::refunds::RefundsApi;
 use crate::api::validation::ValidationApi;
+use crate::api::web::WebEndpoint;
 use crate::checkpoint::Checkpoints;
 use crate::domain::clock::Clock;
 use crate::engine::Engine;
@@ -117,6 +123,9 @@ pub enum ServeError {
     /// The descriptors of the contract are inconsistent.
     #[error("could not build the reflection service: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// The same, for the JSON endpoint.
+    #[error("could not build the JSON endpoint: {0}")]
+    Contract(#[from] prost_reflect::DescriptorError),
 }
 
 /// The descriptor set of the public contract, for reflection.
@@ -198,6 +207,18 @@ pub async fn serve(
     let incoming = connection::accept(port.listeners, port.connections, closing.clone());
     let calls = CallLimitLayer::new(limits, metrics.clone(), methods).layer(routes);
     let calls = authentication.layer(ReflectionLayer.layer(calls));
-    http2::serve(incoming, calls, settings.max_streams_per_connection, metrics, closing).await;
+    let web = WebEndpoint::new(calls.clone())?;
+    let max_streams = settings.max_streams_per_connection;
+    let serve_one = |connection: ClientConnection| {
+        let (metrics, closing) = (metrics.clone(), closing.clone());
+        let (calls, web) = (calls.clone(), web.clone());
+        async move {
+            match connection.connect_info().peer().http {
+                None => http2::serve_connection(connection, calls, max_streams, metrics, closing).await,
+                Some(_) => web::serve_connection(connection, web, max_streams, metrics, closing).await,
+            }
+        }
+    };
+    http2::serve(incoming, serve_one, closing.clone()).await;
     Ok(())
 }

@@ -54,6 +54,12 @@ pub(super) fn not_grpc(what: &str) -> Status {
     status(Code::InvalidArgument, ErrorReason::InvalidRequest, &message, [], |_| {})
 }
 
+/// An HTTP request that is no call.
+pub(super) fn not_a_call(what: &str, code: Code) -> Status {
+    let message = format!("{what}: nothing was recorded");
+    status(code, ErrorReason::InvalidRequest, &message, [], |_| {})
+}
+
 const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
 
 /// Converts a status of the transport for a request that no handler saw. None if a handler may have

@@ -1,11 +1,11 @@
-//! `[listeners.<name>]`: where the gateway listens besides the short form `listen`, and
-//! `[metrics]`'s own certificates.
+//! `[listeners.<name>]`: where the gateway listens besides the short form `listen`; `[http]`, the
+//! JSON endpoint; and `[metrics]`'s own certificates.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::reader::Reader;
-use crate::api::{EndpointSettings, ListenerSettings, ReflectionSettings};
+use crate::api::{EndpointSettings, HttpSettings, ListenerSettings, Protocol, ReflectionSettings};
 use crate::tls::TlsSettings;
 
 const FILE_KEYS: [&str; 4] = ["certificate_file", "key_file", "client_ca_file", "client_crl_file"];
@@ -23,20 +23,68 @@ pub(super) fn read(read: &mut Reader<'_>, needs_credentials: bool) -> Vec<Listen
         if !is_name(&name) {
             read.error(
                 &path,
-                "must have a name of 1 to 32 lower-case letters, digits and \"-\", other than \"listen\"",
+                "must have a name of 1 to 32 lower-case letters, digits and \"-\", other than \"listen\" and \"http\"",
             );
             continue;
         }
         read.section(&path);
         listeners.extend(ListenerReader { read, path }.listener(name, needs_credentials));
     }
+    listeners.extend(json_endpoint(read, needs_credentials));
     reject_shared_addresses(read, &listeners);
     listeners
 }
 
+/// `[http]`. None if it is absent or faulty.
+fn json_endpoint(read: &mut Reader<'_>, needs_credentials: bool) -> Option<ListenerSettings> {
+    let path = ListenerSettings::HTTP.to_owned();
+    read.section(&path);
+    let hosts = read.list("http.hosts", parse_host);
+    let allowed_origins = read.list("http.allowed_origins", parse_origin);
+    let mut reader = ListenerReader { read, path: path.clone() };
+    let (address_key, tls) = (reader.key("listen"), reader.tls(&["h2", "http/1.1"]));
+    let address = reader.read.optional(&address_key, parse_address);
+    let connections_per_source = reader.connections_per_source();
+    if !reader.read.is_set(&address_key) {
+        if !reader.read.names_in(&path).is_empty() {
+            reader.read.error(&address_key, "is required: an address such as \"127.0.0.1:8080\"");
+        }
+        return None;
+    }
+    reader.require_certificate(&address_key, address);
+    if !needs_credentials {
+        reader.read.error(&address_key, "needs callers: set `access.file`, each of its calls shows a token");
+    }
+    let endpoint = match (address?, tls) {
+        (address, Some(tls)) => EndpointSettings::Tls(address, tls),
+        (address, None) => EndpointSettings::Plaintext(address),
+    };
+    let protocol = Protocol::Http(HttpSettings { hosts, allowed_origins });
+    let reflection = ReflectionSettings::Off;
+    Some(ListenerSettings { name: path, endpoint, connections_per_source, reflection, needs_credentials, protocol })
+}
+
+/// Where the settings of a listener are.
+fn section_of(listener: &ListenerSettings) -> String {
+    match listener.protocol {
+        Protocol::Grpc => format!("listeners.{}", listener.name),
+        Protocol::Http(_) => ListenerSettings::HTTP.to_owned(),
+    }
+}
+
+/// The key of a listener's address or path.
+fn place_key(listener: &ListenerSettings) -> String {
+    let name = match (&listener.protocol, &listener.endpoint) {
+        (Protocol::Http(_), _) => "listen",
+        (_, EndpointSettings::Unix { .. }) => "unix",
+        (_, EndpointSettings::Plaintext(_) | EndpointSettings::Tls(..)) => "address",
+    };
+    format!("{}.{name}", section_of(listener))
+}
+
 /// The files of a listener, each with its key.
 pub(super) fn files_of(listener: &ListenerSettings) -> Vec<(String, &Path)> {
-    let key = |name: &str| format!("listeners.{}.{name}", listener.name);
+    let key = |name: &str| format!("{}.{name}", section_of(listener));
     match &listener.endpoint {
         EndpointSettings::Plaintext(_) => Vec::new(),
         EndpointSettings::Tls(_, tls) => {
@@ -101,22 +149,16 @@ impl ListenerReader<'_, '_> {
         }
         if is_port || !is_unix {
             address = self.read.optional(&address_key, parse_address);
-            tls = self.tls();
+            tls = self.tls(&["h2"]);
         }
-        let has_tls = self.read.is_set(&self.key("certificate_file"));
-        let mut connections_per_source = ListenerSettings::CONNECTIONS_PER_SOURCE;
-        self.read.number(&self.key("connections_per_source"), 0..=100_000, &mut connections_per_source);
+        let connections_per_source = self.connections_per_source();
 
         if is_unix == is_port {
             self.read.error(&self.path, "must have either `address` or `unix`");
         } else {
             self.report_misplaced(is_unix);
         }
-        if let Some(address) = address.filter(|address| !address.ip().is_loopback() && !has_tls) {
-            let kind = if address.ip().is_unspecified() { "every address of this machine" } else { "the network" };
-            let sentence = format!("is {kind}: `certificate_file` and `key_file` are required off loopback");
-            self.read.error(&address_key, sentence);
-        }
+        self.require_certificate(&address_key, address);
         if !needs_credentials {
             self.read.error(&self.path, "needs callers: set `access.file`, the only listener without it is `listen`");
         }
@@ -131,7 +173,24 @@ impl ListenerReader<'_, '_> {
             EndpointSettings::Plaintext(_) | EndpointSettings::Tls(..) => ReflectionSettings::Off,
         };
         self.read.parsed(&self.key("reflection"), parse_reflection, &mut reflection);
-        Some(ListenerSettings { name, endpoint, connections_per_source, reflection, needs_credentials })
+        let protocol = Protocol::Grpc;
+        Some(ListenerSettings { name, endpoint, connections_per_source, reflection, needs_credentials, protocol })
+    }
+
+    fn connections_per_source(&mut self) -> usize {
+        let mut connections = ListenerSettings::CONNECTIONS_PER_SOURCE;
+        self.read.number(&self.key("connections_per_source"), 0..=100_000, &mut connections);
+        connections
+    }
+
+    /// Off loopback nothing is sent without encryption.
+    fn require_certificate(&mut self, address_key: &str, address: Option<SocketAddr>) {
+        let has_tls = self.read.is_set(&self.key("certificate_file"));
+        if let Some(address) = address.filter(|address| !address.ip().is_loopback() && !has_tls) {
+            let kind = if address.ip().is_unspecified() { "every address of this machine" } else { "the network" };
+            let sentence = format!("is {kind}: `certificate_file` and `key_file` are required off loopback");
+            self.read.error(address_key, sentence);
+        }
     }
 
     /// Keys of the other kind of listener.
@@ -148,7 +207,7 @@ impl ListenerReader<'_, '_> {
         }
     }
 
-    fn tls(&mut self) -> Option<TlsSettings> {
+    fn tls(&mut self, protocols: &[&'static str]) -> Option<TlsSettings> {
         let [certificate_file, key_file, client_ca_file, client_crl_file] =
             FILE_KEYS.map(|name| self.read.optional(&self.key(name), super::parse_file_path));
         let [ca_key, crl_key, certificates_key] =
@@ -171,7 +230,7 @@ impl ListenerReader<'_, '_> {
             client_crl_file,
             requires_client_certificate,
             allows_tls12,
-            protocols: vec!["h2"],
+            protocols: protocols.to_vec(),
         })
     }
 
@@ -191,8 +250,7 @@ fn reject_shared_addresses(read: &mut Reader<'_>, listeners: &[ListenerSettings]
         };
         if let Some(other) = listeners.iter().take(at).find(|other| is_same(other)) {
             let sentence = format!("must be another address than that of the listener \"{}\"", other.name);
-            let name = if address_of(listener).is_some() { "address" } else { "unix" };
-            read.error(&format!("listeners.{}.{name}", listener.name), sentence);
+            read.error(&place_key(listener), sentence);
         }
     }
 }
@@ -207,7 +265,28 @@ pub(super) fn address_of(listener: &ListenerSettings) -> Option<SocketAddr> {
 /// Names are labels of metrics and parts of variables.
 fn is_name(name: &str) -> bool {
     let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    (1..=MAX_NAME_LENGTH).contains(&name.len()) && name.bytes().all(is_allowed) && name != ListenerSettings::SHORT_FORM
+    let is_taken = name == ListenerSettings::SHORT_FORM || name == ListenerSettings::HTTP;
+    (1..=MAX_NAME_LENGTH).contains(&name.len()) && name.bytes().all(is_allowed) && !is_taken
+}
+
+/// A name or address, as in the `Host` header, without a port.
+fn parse_host(text: &str) -> Result<String, &'static str> {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b':' | b'[' | b']');
+    let has_port = !text.starts_with('[') && text.contains(':');
+    if text.is_empty() || has_port || !text.bytes().all(is_allowed) {
+        return Err("it must be a host name without scheme and port, such as \"recoup.example\"");
+    }
+    Ok(text.to_ascii_lowercase())
+}
+
+/// As in the `Origin` header: no path, no wildcard.
+fn parse_origin(text: &str) -> Result<String, &'static str> {
+    let authority = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or_default();
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b':' | b'[' | b']');
+    if authority.is_empty() || !authority.bytes().all(is_allowed) {
+        return Err("it must be an origin as browsers send it, such as \"https://shop.example\"");
+    }
+    Ok(text.to_ascii_lowercase())
 }
 
 fn parse_address(text: &str) -> Result<SocketAddr, &'static str> {

@@ -38,7 +38,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::api::{ApiSettings, ListenerSettings};
+use crate::api::{ApiSettings, ListenerSettings, Protocol};
 use crate::checkpoint::CheckpointSettings;
 use crate::domain::ids::AccountName;
 use crate::engine::EngineSettings;
@@ -68,7 +68,7 @@ pub struct Settings {
     /// Address of the gRPC server's plaintext port; loopback only. Port 0 takes any free port. None
     /// where only `listeners` are set.
     pub listen: Option<SocketAddr>,
-    /// `[listeners]`, by name.
+    /// `[listeners]`, by name, and `[http]`.
     pub listeners: Vec<ListenerSettings>,
     /// The ledger's database file; relative to the working directory.
     pub ledger_path: PathBuf,
@@ -456,10 +456,14 @@ fn listener_line(listener: &ListenerSettings) -> String {
         0 => "any number of connections per source".to_owned(),
         limit => format!("{limit} connections per source"),
     };
-    if name == ListenerSettings::SHORT_FORM {
-        format!("listen: {place}, {limit}")
-    } else {
-        format!("listener {name}: {place}, {limit}")
+    match (name.as_str(), &listener.protocol) {
+        (ListenerSettings::SHORT_FORM, _) => format!("listen: {place}, {limit}"),
+        (_, Protocol::Grpc) => format!("listener {name}: {place}, {limit}"),
+        (_, Protocol::Http(http)) => {
+            let origins =
+                if http.allowed_origins.is_empty() { "none".to_owned() } else { http.allowed_origins.join(" ") };
+            format!("JSON endpoint: {place}, {limit}, allowed origins: {origins}")
+        }
     }
 }
 

@@ -45,6 +45,8 @@ enum SettingValue {
     Boolean(bool),
     /// An array of tables whose values are all text, and its text form for comparison.
     Tables(Vec<BTreeMap<String, String>>, String),
+    /// An array of texts, and its text form for comparison.
+    Texts(Vec<String>, String),
     Table,
     /// A value that no setting can have, as text.
     Other(String),
@@ -158,6 +160,7 @@ impl<'a> Reader<'a> {
             SettingValue::Integer(_)
             | SettingValue::Boolean(_)
             | SettingValue::Tables(..)
+            | SettingValue::Texts(..)
             | SettingValue::Table
             | SettingValue::Other(_) => Err("must be text".to_owned()),
         };
@@ -177,6 +180,32 @@ impl<'a> Reader<'a> {
                 None
             }
         }
+    }
+
+    /// An array of texts; a variable separates them by commas. Empty if it is absent. Reports all
+    /// that are wrong.
+    pub(super) fn list<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, &'static str>) -> Vec<T> {
+        let texts = match self.value(key) {
+            None => return Vec::new(),
+            Some(SettingValue::Texts(texts, _)) => texts,
+            // What is empty has no type.
+            Some(SettingValue::Tables(tables, _)) if tables.is_empty() => return Vec::new(),
+            Some(SettingValue::Variable(text)) => {
+                text.split(',').map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect()
+            }
+            Some(_) => {
+                self.error(key, "must be an array of texts");
+                return Vec::new();
+            }
+        };
+        let mut values = Vec::new();
+        for (at, text) in texts.iter().enumerate() {
+            match parse(text) {
+                Ok(value) => values.push(value),
+                Err(sentence) => self.error(key, format!("has a wrong entry at position {}: {sentence}", at + 1)),
+            }
+        }
+        values
     }
 
     /// Parses a required text. `hint` tells the user what to set.
@@ -321,6 +350,7 @@ impl<'a> Reader<'a> {
             SettingValue::Text(_)
             | SettingValue::Boolean(_)
             | SettingValue::Tables(..)
+            | SettingValue::Texts(..)
             | SettingValue::Table
             | SettingValue::Other(_) => None,
         };
@@ -430,7 +460,10 @@ impl SettingValue {
             DeValue::Table(_) => SettingValue::Table,
             DeValue::Array(items) => match tables_in(items) {
                 Some(tables) => SettingValue::Tables(tables, to_text(value)),
-                None => SettingValue::Other(to_text(value)),
+                None => match texts_in(items) {
+                    Some(texts) => SettingValue::Texts(texts, to_text(value)),
+                    None => SettingValue::Other(to_text(value)),
+                },
             },
             DeValue::Float(_) | DeValue::Datetime(_) => SettingValue::Other(to_text(value)),
         }
@@ -443,6 +476,7 @@ impl SettingValue {
             SettingValue::Text(text)
             | SettingValue::Variable(text)
             | SettingValue::Tables(_, text)
+            | SettingValue::Texts(_, text)
             | SettingValue::Other(text) => Some(text.clone()),
             SettingValue::Integer(number) => Some(number.to_string()),
             SettingValue::Boolean(flag) => Some(flag.to_string()),
@@ -475,10 +509,6 @@ fn to_text(value: &DeValue<'_>) -> String {
 
 /// None if any element is something else.
 fn tables_in(items: &DeArray<'_>) -> Option<Vec<BTreeMap<String, String>>> {
-    let text_of = |value: &DeValue<'_>| match value {
-        DeValue::String(text) => Some(text.to_string()),
-        _ => None,
-    };
     let table_of = |value: &DeValue<'_>| match value {
         DeValue::Table(table) => table
             .iter()
@@ -487,6 +517,18 @@ fn tables_in(items: &DeArray<'_>) -> Option<Vec<BTreeMap<String, String>>> {
         _ => None,
     };
     items.iter().map(|item| table_of(item.get_ref())).collect()
+}
+
+/// None if any element is something else.
+fn texts_in(items: &DeArray<'_>) -> Option<Vec<String>> {
+    items.iter().map(|item| text_of(item.get_ref())).collect()
+}
+
+fn text_of(value: &DeValue<'_>) -> Option<String> {
+    match value {
+        DeValue::String(text) => Some(text.to_string()),
+        _ => None,
+    }
 }
 
 /// Maps offsets in the file to lines.

@@ -507,13 +507,13 @@ fn reference_in_full(keep_out: &[&str]) -> String {
     REFERENCE.lines().map(set).collect::<Vec<_>>().join("\n")
 }
 
-/// As [`reference_in_full`], with its listeners or without.
+/// As [`reference_in_full`], with its listeners and JSON endpoint or without.
 fn reference_with_listeners(keep_out: &[&str], with_listeners: bool) -> String {
     let text = reference_in_full(keep_out);
     let mut in_listeners = false;
     let lines = text.lines().filter_map(|line| {
         in_listeners = match line.trim_start_matches('#') {
-            header if header.starts_with("[listeners.") => true,
+            header if header.starts_with("[listeners.") || header == "[http]" => true,
             header if header.starts_with('[') => false,
             _ => in_listeners,
         };

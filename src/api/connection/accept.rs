@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 
 use super::handle::{Peer, PeerTransport};
 use super::handshakes::Handshakes;
-use super::listener::{Accepted, BoundListener};
+use super::listener::{Accepted, BoundListener, Protocol};
 use super::registry::{CloseReason, ConnectionPlace, ConnectionRegistry, Source};
 use super::socket::{ClientSocket, Socket};
 use super::stream::ClientConnection;
@@ -146,8 +146,9 @@ impl Acceptor {
         match shaken {
             Ok(Ok(stream)) => {
                 let (_, session) = stream.get_ref();
+                let is_http2 = session.alpn_protocol() == Some(b"h2");
                 // ALPN is optional in TLS, and not in gRPC.
-                if session.alpn_protocol() != Some(b"h2") {
+                if !is_http2 && self.listener.settings.protocol == Protocol::Grpc {
                     debug!(%address, "a client did not ask for HTTP/2");
                     return;
                 }
@@ -169,6 +170,10 @@ impl Acceptor {
             reflection: settings.reflection,
             transport,
             is_own_source: settings.connections_per_source > 0,
+            http: match &settings.protocol {
+                Protocol::Grpc => None,
+                Protocol::Http(http) => Some(Arc::new(http.clone())),
+            },
         }
     }
 }

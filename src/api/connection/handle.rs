@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Poll;
 
-use super::listener::ReflectionSettings;
+use super::listener::{HttpSettings, ReflectionSettings};
 use super::registry::{CloseSignal, ConnectionPlace, ConnectionRegistry};
 use crate::tls::ClientChain;
 
@@ -20,6 +20,8 @@ pub(in crate::api) struct Peer {
     pub(in crate::api) reflection: ReflectionSettings,
     /// Whether its source is one peer. False behind a proxy, where all peers share one source.
     pub(in crate::api) is_own_source: bool,
+    /// Of the JSON endpoint. None for gRPC.
+    pub(in crate::api) http: Option<Arc<HttpSettings>>,
     pub(in crate::api) transport: PeerTransport,
 }
 
@@ -115,6 +117,7 @@ impl ConnectionHandle {
             needs_credentials: true,
             reflection: ReflectionSettings::Open,
             is_own_source: true,
+            http: None,
             transport: PeerTransport::Plaintext { address },
         };
         Self::new(&place, peer)

@@ -26,6 +26,27 @@ pub struct ListenerSettings {
     pub reflection: ReflectionSettings,
     /// Whether calls need a credential.
     pub needs_credentials: bool,
+    /// What it speaks.
+    pub protocol: Protocol,
+}
+
+/// What a listener speaks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Protocol {
+    /// gRPC over HTTP/2.
+    Grpc,
+    /// The JSON endpoint: the Connect protocol and gRPC-Web over HTTP/1.1 and HTTP/2.
+    Http(HttpSettings),
+}
+
+/// What keeps web pages from calling the JSON endpoint.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HttpSettings {
+    /// Host names, in lower case and without a port, that requests may be sent to, besides those of
+    /// loopback.
+    pub hosts: Vec<String>,
+    /// The origins whose pages may call.
+    pub allowed_origins: Vec<String>,
 }
 
 /// Where a listener listens.
@@ -75,6 +96,8 @@ pub enum ReflectionSettings {
 impl ListenerSettings {
     /// The listener's name of the key `listen`.
     pub const SHORT_FORM: &str = "listen";
+    /// The name of the JSON endpoint.
+    pub const HTTP: &str = "http";
     /// `connections_per_source`
     pub const CONNECTIONS_PER_SOURCE: usize = 256;
 
@@ -86,6 +109,7 @@ impl ListenerSettings {
             connections_per_source: Self::CONNECTIONS_PER_SOURCE,
             reflection: ReflectionSettings::Open,
             needs_credentials: false,
+            protocol: Protocol::Grpc,
         }
     }
 }

@@ -23,5 +23,8 @@ mod stream;
 
 pub(super) use self::accept::accept;
 pub(in crate::api) use self::handle::{ConnectionHandle, PeerTransport, StreamGuard};
-pub use self::listener::{BoundListener, EndpointSettings, ListenError, ListenerSettings, ReflectionSettings};
+pub use self::listener::{
+    BoundListener, EndpointSettings, HttpSettings, ListenError, ListenerSettings, Protocol, ReflectionSettings,
+};
 pub use self::registry::ConnectionRegistry;
+pub(in crate::api) use self::stream::ClientConnection;
