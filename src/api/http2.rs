@@ -10,6 +10,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use http::{Request, Response};
 use http_body::{Body as _, Frame};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{Notify, watch};
+use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -65,9 +67,12 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// A peer has [`MAX_TAKING_TIME`] for each piece of this size: the largest frame of HTTP/2.
 const PIECE_BYTES: usize = 16 * 1024;
+/// Streams of a connection whose call has not begun. Beyond them it lets others run: most calls of
+/// a flood are refused at once, and their memory is used again for the next ones.
+const MAX_UNBEGUN: usize = 8;
 const MAX_TAKING_TIME: Duration = Duration::from_secs(30);
-/// How long a [`ConnectionPause`] is. The calls of one pause to the next are at most as many as the
-/// connection may have streams.
+/// How long a [`ConnectionPause`] is. From one to the next, some [`MAX_UNBEGUN`] calls are
+/// answered.
 pub(super) const PAUSE_TIME: Duration = Duration::from_secs(1);
 
 /// Serves each connection by `serve_one` until `closing` is cancelled and the calls in progress
@@ -113,6 +118,7 @@ pub(super) async fn serve_connection<C, S>(
 {
     let info = connection.connect_info();
     let pause = ConnectionPause::default();
+    let unbegun = Arc::new(AtomicUsize::new(0));
     let (is_blocked, blocked) = watch::channel(false);
     let mut builder = Builder::new();
     builder
@@ -146,7 +152,16 @@ pub(super) async fn serve_connection<C, S>(
                 Some(Ok((mut request, respond))) => {
                     request.extensions_mut().insert(info.clone());
                     request.extensions_mut().insert(pause.clone());
-                    tokio::spawn(serve_stream(request, respond, service.clone(), blocked.clone(), metrics.clone()));
+                    let serving = serve_stream(request, respond, service.clone(), blocked.clone(), metrics.clone());
+                    unbegun.fetch_add(1, Ordering::Relaxed);
+                    let begins = unbegun.clone();
+                    tokio::spawn(async move {
+                        begins.fetch_sub(1, Ordering::Relaxed);
+                        serving.await;
+                    });
+                    while unbegun.load(Ordering::Relaxed) >= MAX_UNBEGUN {
+                        yield_now().await;
+                    }
                 }
                 Some(Err(error)) => {
                     debug!(%error, "a connection failed");
@@ -433,10 +448,18 @@ mod tests {
 
     /// A client whose calls to `/refused` pause its connection.
     async fn client(closing: &CancellationToken) -> SendRequest<Bytes> {
+        client_of(service_fn(answers), closing).await
+    }
+
+    async fn client_of<S>(service: S, closing: &CancellationToken) -> SendRequest<Bytes>
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+        S::Future: Send,
+    {
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
         let incoming = stream::once(std::future::ready(Ok(Wire(ours))));
         let ending = closing.clone();
-        let serve_one = move |wire| serve_connection(wire, service_fn(answers), 100, Metrics::off(), ending.clone());
+        let serve_one = move |wire| serve_connection(wire, service.clone(), 100, Metrics::off(), ending.clone());
         tokio::spawn(serve(incoming, serve_one, closing.clone()));
         let (client, connection) = h2::client::handshake(theirs).await.unwrap();
         tokio::spawn(connection);
@@ -454,12 +477,27 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_pause_delays_the_answers_and_the_next_calls_of_its_connection_once() {
+    async fn of_many_calls_at_once_only_some_are_in_memory_before_they_begin() {
+        static MOST: AtomicUsize = AtomicUsize::new(0);
+        async fn counts(request: Request<Body>) -> Result<Response<Body>, Infallible> {
+            // One of the connection, and one of each of its requests.
+            let requests = Arc::strong_count(&request.extensions().get::<ConnectionPause>().unwrap().0) - 1;
+            MOST.fetch_max(requests, Ordering::Relaxed);
+            Ok(Response::new(Body::empty()))
+        }
+        let client = client_of(service_fn(counts), &CancellationToken::new()).await;
+        join_all((0..100).map(|_| time_of(&client, "/"))).await;
+        assert!((1..=MAX_UNBEGUN).contains(&MOST.load(Ordering::Relaxed)), "{MOST:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_delays_the_answers_and_the_next_calls_of_its_connection() {
         let closing = CancellationToken::new();
         let (paused, other) = (client(&closing).await, client(&closing).await);
         assert_eq!(time_of(&paused, "/").await, Duration::ZERO);
-        let refused = join_all((0..50).map(|_| time_of(&paused, "/refused"))).await;
-        assert_eq!(refused, [PAUSE_TIME; 50], "together");
+        let refused = join_all((0..2 * MAX_UNBEGUN).map(|_| time_of(&paused, "/refused"))).await;
+        let (first, second) = refused.split_at(MAX_UNBEGUN);
+        assert_eq!((first, second), (&[PAUSE_TIME; MAX_UNBEGUN][..], &[PAUSE_TIME * 2; MAX_UNBEGUN][..]));
         assert_eq!(time_of(&paused, "/").await, Duration::ZERO);
         let (refused, behind, beside) =
             tokio::join!(time_of(&paused, "/refused"), time_of(&paused, "/"), time_of(&other, "/"));

@@ -35,7 +35,7 @@ pub(super) struct RefundsApi {
 const MAX_PAGE_BYTES: usize = 1024 * 1024;
 /// Refunds that are read at once. Each has up to 25 kB, so that those of a whole page could have
 /// many times [`MAX_PAGE_BYTES`] before they are counted.
-const MAX_PART: u32 = 64;
+const MAX_PART: u32 = 16;
 
 /// What is left of a page.
 struct PageRoom {

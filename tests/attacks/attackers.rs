@@ -35,12 +35,12 @@ const STREAMS: usize = 64;
 /// A running attacker; killed when dropped.
 pub(crate) struct Attacker {
     child: Child,
-    tally: Arc<Mutex<Tally>>,
+    counts: Arc<Mutex<AttackCounts>>,
 }
 
 /// What an attacker has done so far.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Tally {
+pub(crate) struct AttackCounts {
     /// Connections or calls.
     pub(crate) made: usize,
     /// Of these, what the gateway has ended or refused.
@@ -56,27 +56,27 @@ impl Attacker {
         command.args([MODE, name, &address.to_string(), &size.to_string(), token]);
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let tally = Arc::new(Mutex::new(Tally::default()));
-        let shared = tally.clone();
+        let counts = Arc::new(Mutex::new(AttackCounts::default()));
+        let shared = counts.clone();
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 let numbers: Vec<usize> = line.split(' ').filter_map(|number| number.parse().ok()).collect();
                 if let [made, ended, odd] = numbers[..] {
-                    *shared.lock().unwrap() = Tally { made, ended, odd };
+                    *shared.lock().unwrap() = AttackCounts { made, ended, odd };
                 }
             }
         });
-        Attacker { child, tally }
+        Attacker { child, counts }
     }
 
-    pub(crate) fn tally(&self) -> Tally {
-        *self.tally.lock().unwrap()
+    pub(crate) fn counts(&self) -> AttackCounts {
+        *self.counts.lock().unwrap()
     }
 }
 
-impl Sum for Tally {
-    fn sum<I: Iterator<Item = Tally>>(tallies: I) -> Tally {
-        tallies.fold(Tally::default(), |sum, next| Tally {
+impl Sum for AttackCounts {
+    fn sum<I: Iterator<Item = AttackCounts>>(all: I) -> AttackCounts {
+        all.fold(AttackCounts::default(), |sum, next| AttackCounts {
             made: sum.made + next.made,
             ended: sum.ended + next.ended,
             odd: sum.odd + next.odd,
@@ -191,10 +191,12 @@ async fn unread_lists(number: usize, to: SocketAddr, counts: Arc<Counts>) {
     let window = [0, 1, 16_384, 65_535][number % 4];
     let Ok((mut reader, mut writer)) = connect(source(number), to, Some(window)).await else { return };
     let list = proto::ListRefundsRequest { page_size: 1_000, ..Default::default() };
+    let mut made = 0;
     for stream in (1..200).step_by(2) {
         if writer.write(&call(stream, LIST, &list)).await.is_err() {
-            return;
+            break;
         }
+        made += 1;
         counts.made.fetch_add(1, Ordering::Relaxed);
     }
     let mut ended = HashSet::new();
@@ -204,7 +206,7 @@ async fn unread_lists(number: usize, to: SocketAddr, counts: Arc<Counts>) {
         }
         let _ = writer.keep_alive(&frame).await;
     }
-    counts.ended.fetch_add(100 - ended.len(), Ordering::Relaxed);
+    counts.ended.fetch_add(made - ended.len(), Ordering::Relaxed);
 }
 
 /// Answers PINGs, and does nothing else.

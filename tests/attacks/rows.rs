@@ -10,7 +10,7 @@ use recoup::proto::v1::refund_service_client::RefundServiceClient;
 use recoup::proto::v1::validation_status_service_client::ValidationStatusServiceClient;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::attackers::{Attacker, Tally};
+use crate::attackers::{AttackCounts, Attacker};
 use crate::bystander::{self, Route, Seen};
 use crate::callers;
 use crate::floods::FLOODS;
@@ -56,7 +56,7 @@ pub(crate) struct Report {
     seen: Seen,
     /// Memory before, and at its highest, in bytes.
     memory: [usize; 2],
-    tally: Tally,
+    counts: AttackCounts,
     ended_after: Option<Duration>,
     /// Of the gateway.
     cores: f64,
@@ -207,8 +207,8 @@ pub(crate) async fn run(row: &Row, is_full: bool) -> Report {
         })
         .collect();
     let began = Instant::now();
-    let tally = || attackers.iter().map(Attacker::tally).sum::<Tally>();
-    while tally().made == 0 && began.elapsed() < ATTACK_BEGINS {
+    let counts = || attackers.iter().map(Attacker::counts).sum::<AttackCounts>();
+    while counts().made == 0 && began.elapsed() < ATTACK_BEGINS {
         sleep(Duration::from_millis(10)).await;
     }
     let mut highest = before;
@@ -224,7 +224,7 @@ pub(crate) async fn run(row: &Row, is_full: bool) -> Report {
                 () = sleep(Duration::from_millis(20)) => {}
             }
             highest = highest.max(stack.memory());
-            let Tally { made, ended, .. } = tally();
+            let AttackCounts { made, ended, .. } = counts();
             if ended_after.is_none() && ended >= made && seen.is_some() {
                 ended_after = Some(began.elapsed());
             }
@@ -235,7 +235,7 @@ pub(crate) async fn run(row: &Row, is_full: bool) -> Report {
             }
         }
     };
-    let tally = tally();
+    let counts = counts();
     let mut faults = Vec::new();
     faults.extend(streams(&stack.route).await.err());
     let cores = (stack.processor_time() - processor_time).as_secs_f64() / began.elapsed().as_secs_f64();
@@ -245,11 +245,11 @@ pub(crate) async fn run(row: &Row, is_full: bool) -> Report {
     }
     warnings.retain(|_, count| *count > 0);
     drop(attackers);
-    if row.is_refused && tally.ended == 0 {
+    if row.is_refused && counts.ended == 0 {
         faults.push("nothing was refused".to_owned());
     }
-    if tally.odd > 0 {
-        faults.push(format!("{} refusals had not the reason that they should have", tally.odd));
+    if counts.odd > 0 {
+        faults.push(format!("{} refusals had not the reason that they should have", counts.odd));
     }
     let max_warnings = usize::try_from(began.elapsed().as_secs()).unwrap() + 1 + row.max_more_warnings;
     if warnings.values().sum::<usize>() > max_warnings {
@@ -258,7 +258,7 @@ pub(crate) async fn run(row: &Row, is_full: bool) -> Report {
     if let Some(max) = row.max_cores.filter(|max| is_full && cores > *max) {
         faults.push(format!("the gateway took {cores:.2} cores, and not {max}"));
     }
-    if tally.made == 0 {
+    if counts.made == 0 {
         faults.push("the attack did not begin".to_owned());
     }
     let mut kinds: Vec<&String> = seen.failures.iter().collect();
@@ -273,7 +273,7 @@ pub(crate) async fn run(row: &Row, is_full: bool) -> Report {
         faults.push(format!("the bystander's p99 was {p99:?}"));
     }
     if is_full && row.ended_within.is_some() && ended_after.is_none() {
-        faults.push(format!("only {} of {} had ended", tally.ended, tally.made));
+        faults.push(format!("only {} of {} had ended", counts.ended, counts.made));
     }
     // The gateway is as it was: every account serves.
     let accounts = AccountServiceClient::new(stack.route.channel().await.unwrap())
@@ -291,7 +291,7 @@ pub(crate) async fn run(row: &Row, is_full: bool) -> Report {
         row.ended_within.map(|within| format!(", ended in {} s", within.as_secs())).unwrap_or_default(),
         row.max_cores.map(|cores| format!(", {cores} cores")).unwrap_or_default()
     );
-    Report { name: row.name, seen, memory: [before, highest], tally, ended_after, cores, warnings, target, faults }
+    Report { name: row.name, seen, memory: [before, highest], counts, ended_after, cores, warnings, target, faults }
 }
 
 /// The bystander gets an event stream and a watch.
@@ -315,7 +315,7 @@ async fn streams(route: &Route) -> Result<(), String> {
 impl fmt::Display for Report {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [before, highest] = self.memory.map(|bytes| bytes / 1_000_000);
-        let Tally { made, ended, .. } = self.tally;
+        let AttackCounts { made, ended, .. } = self.counts;
         let ended_after = self.ended_after.map(|after| format!(" in {:.1} s", after.as_secs_f64())).unwrap_or_default();
         write!(
             formatter,

@@ -135,11 +135,11 @@ const MAX_REFLECTIONS: usize = 16;
 const MAX_ARRIVING: usize = 1024;
 const MAX_HEALTH_CHECKS: usize = 256;
 /// Of responses of lists over all connections.
-const MAX_UNSENT_BYTES: usize = 64 * 1024 * 1024;
+const MAX_UNSENT_BYTES: usize = 32 * 1024 * 1024;
 const UNIT_BYTES: usize = 1024;
 /// What a list reserves before its size is known: the largest page with its last entry as bytes,
 /// and a part of it as rows and as messages.
-const LIST_UNITS: u32 = 3 * 1088;
+const LIST_UNITS: u32 = 1088 + 2 * 16 * 25;
 /// A response is cut to make room only after this.
 const MIN_UNREAD_TIME: Duration = Duration::from_secs(1);
 /// How long a call waits for a permit: a burst of callers is served, and none has to come again.
@@ -231,8 +231,12 @@ impl Permits {
             CallClass::Reflection => held.take(&pools.reflections, "reflections", "too many reflection streams"),
             CallClass::EventStream | CallClass::StatusWatch => held.take_share(class, caller),
             CallClass::Ordinary | CallClass::Kept | CallClass::List => {
-                let full = held.take_call(class != CallClass::Ordinary).await;
-                full.or_else(|| if class == CallClass::List { held.reserve_page() } else { None })
+                // Before it waits for a permit: of many lists, those that are refused do not wait.
+                let full = if class == CallClass::List { held.reserve_page() } else { None };
+                match full {
+                    None => held.take_call(class != CallClass::Ordinary).await,
+                    Some(full) => Some(full),
+                }
             }
         };
         match refusal {
