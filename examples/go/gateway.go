@@ -50,9 +50,9 @@ func (token bearerToken) RequireTransportSecurity() bool { return true }
 
 // settingsFromEnvironment names every variable that is missing.
 func settingsFromEnvironment() (settings, error) {
-	values := map[string]string{"RECOUP_SERVER": "", "RECOUP_CA_FILE": "", "RECOUP_TOKEN_FILE": ""}
+	values := map[string]string{}
 	var missing []error
-	for name := range values {
+	for _, name := range []string{"RECOUP_SERVER", "RECOUP_CA_FILE", "RECOUP_TOKEN_FILE"} {
 		if values[name] = os.Getenv(name); values[name] == "" {
 			missing = append(missing, fmt.Errorf("%s is not set", name))
 		}

@@ -28,7 +28,10 @@ func openStore(path string) (*store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return opened, json.Unmarshal(content, opened)
+	if err := json.Unmarshal(content, opened); err != nil {
+		return nil, fmt.Errorf("%s is not a store: %w", path, err)
+	}
+	return opened, nil
 }
 
 // refundID is the order's. A new one is on disk before it is returned.

@@ -2,7 +2,7 @@
 // event stream has been read. A shop keeps both in its database.
 
 import { randomUUID } from "node:crypto";
-import { closeSync, existsSync, fsyncSync, openSync, readFileSync, renameSync, writeSync } from "node:fs";
+import { closeSync, existsSync, fsyncSync, openSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 
 export class Store {
@@ -13,7 +13,7 @@ export class Store {
 
   constructor(path: string) {
     this.#path = path;
-    const content = existsSync(path) ? JSON.parse(readFileSync(path, "utf8")) : {};
+    const content = existsSync(path) ? parse(path) : {};
     this.#refunds = content.refunds ?? {};
     this.lastSequence = BigInt(content.last_sequence ?? 0);
   }
@@ -35,12 +35,20 @@ export class Store {
     const content = { refunds: this.#refunds, last_sequence: this.lastSequence.toString() };
     const unfinished = `${this.#path}.new`;
     const file = openSync(unfinished, "w");
-    writeSync(file, JSON.stringify(content, null, 2));
+    writeFileSync(file, JSON.stringify(content, null, 2));
     fsyncSync(file);
     closeSync(file);
     renameSync(unfinished, this.#path);
     const folder = openSync(dirname(this.#path), "r");
     fsyncSync(folder);
     closeSync(folder);
+  }
+}
+
+function parse(path: string): { refunds?: Record<string, string>; last_sequence?: string } {
+  try {
+    return JSON.parse(readFileSync(path, "utf8"));
+  } catch (cause) {
+    throw new Error(`${path} is not a store: ${cause instanceof Error ? cause.message : cause}`, { cause });
   }
 }
