@@ -71,7 +71,8 @@ const PIECE_BYTES: usize = 16 * 1024;
 /// a flood are refused at once, and their memory is used again for the next ones.
 const MAX_UNBEGUN: usize = 2;
 const MAX_TAKING_TIME: Duration = Duration::from_secs(30);
-/// How long a [`ConnectionPause`] is. From one to the next, some [`MAX_UNBEGUN`] calls are answered.
+/// How long a [`ConnectionPause`] is. From one to the next, some [`MAX_UNBEGUN`] calls are
+/// answered.
 pub(super) const PAUSE_TIME: Duration = Duration::from_secs(1);
 
 /// Serves each connection by `serve_one` until `closing` is cancelled and the calls in progress

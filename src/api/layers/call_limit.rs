@@ -212,8 +212,8 @@ impl http_body::Body for PermitBody {
             && let Some(data) = frame.data_ref()
         {
             if !std::mem::replace(&mut self.is_sized, true) {
-                // A body that knows its size has the rest of it in memory. It stays counted to the end:
-                // the JSON endpoint takes it as a whole before the peer does.
+                // A body that knows its size has the rest of it in memory. It stays counted to the
+                // end: the JSON endpoint takes it as a whole before the peer does.
                 let rest = self.inner.size_hint().exact().and_then(|rest| usize::try_from(rest).ok());
                 self.permit.set_unsent(data.len().saturating_add(rest.unwrap_or_default()));
             }
