@@ -113,7 +113,7 @@ impl Staging {
             let path = options.dir.join(name);
             write_private(&path, secret).map_err(write_error(&path))?;
         }
-        for (name, text) in Port::make()?.files() {
+        for (name, text) in PortCertificate::make()?.files() {
             let path = options.dir.join(name);
             write_private(&path, &text).map_err(write_error(&path))?;
         }
@@ -235,13 +235,13 @@ fn configuration(options: &StagingOptions, simulators: &Simulators, ca_file: &Pa
 
 /// The certificate of the port with TLS. The key of its authority is thrown away, so that nothing
 /// else can be signed with it.
-struct Port {
+struct PortCertificate {
     ca: String,
     certificate: String,
     key: String,
 }
 
-impl Port {
+impl PortCertificate {
     fn make() -> Result<Self, rcgen::Error> {
         let mut authority = CertificateParams::default();
         authority.distinguished_name.push(DnType::CommonName, "recoup staging CA");

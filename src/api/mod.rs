@@ -42,8 +42,8 @@ use crate::api::accounts::AccountsApi;
 use crate::api::audit::AuditApi;
 use crate::api::connection::ClientConnection;
 pub use crate::api::connection::{
-    BoundListener, ConnectionRegistry, EndpointSettings, HttpSettings, ListenError, ListenerSettings, Protocol,
-    ReflectionSettings,
+    BoundListener, ConnectionRegistry, EndpointSettings, ListenError, ListenerSettings, ProtocolSettings,
+    ReflectionSettings, WebSettings,
 };
 use crate::api::health::{HealthApi, Readiness};
 use crate::api::layers::authentication::AuthenticationLayer;

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use recoup::api::{EndpointSettings, ListenerSettings, Protocol};
+use recoup::api::{EndpointSettings, ListenerSettings, ProtocolSettings};
 use recoup::proto::code_name;
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
@@ -104,7 +104,7 @@ pub(crate) fn server_among(listeners: &[ListenerSettings]) -> Option<ConfiguredS
         EndpointSettings::Plaintext(_) => 1,
         EndpointSettings::Tls(..) => 2,
     };
-    let grpc = listeners.iter().filter(|listener| listener.protocol == Protocol::Grpc);
+    let grpc = listeners.iter().filter(|listener| listener.protocol == ProtocolSettings::Grpc);
     let listener = grpc.min_by_key(rank)?;
     Some(match &listener.endpoint {
         EndpointSettings::Unix { path, .. } => {

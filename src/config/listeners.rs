@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::reader::Reader;
-use crate::api::{EndpointSettings, HttpSettings, ListenerSettings, Protocol, ReflectionSettings};
+use crate::api::{EndpointSettings, ListenerSettings, ProtocolSettings, ReflectionSettings, WebSettings};
 use crate::tls::TlsSettings;
 
 const FILE_KEYS: [&str; 4] = ["certificate_file", "key_file", "client_ca_file", "client_crl_file"];
@@ -59,7 +59,7 @@ fn json_endpoint(read: &mut Reader<'_>, needs_credentials: bool) -> Option<Liste
         (address, Some(tls)) => EndpointSettings::Tls(address, tls),
         (address, None) => EndpointSettings::Plaintext(address),
     };
-    let protocol = Protocol::Http(HttpSettings { hosts, allowed_origins });
+    let protocol = ProtocolSettings::Http(WebSettings { hosts, allowed_origins });
     let reflection = ReflectionSettings::Off;
     Some(ListenerSettings { name: path, endpoint, connections_per_source, reflection, needs_credentials, protocol })
 }
@@ -67,15 +67,15 @@ fn json_endpoint(read: &mut Reader<'_>, needs_credentials: bool) -> Option<Liste
 /// Where the settings of a listener are.
 fn section_of(listener: &ListenerSettings) -> String {
     match listener.protocol {
-        Protocol::Grpc => format!("listeners.{}", listener.name),
-        Protocol::Http(_) => ListenerSettings::HTTP.to_owned(),
+        ProtocolSettings::Grpc => format!("listeners.{}", listener.name),
+        ProtocolSettings::Http(_) => ListenerSettings::HTTP.to_owned(),
     }
 }
 
 /// The key of a listener's address or path.
 fn place_key(listener: &ListenerSettings) -> String {
     let name = match (&listener.protocol, &listener.endpoint) {
-        (Protocol::Http(_), _) => "listen",
+        (ProtocolSettings::Http(_), _) => "listen",
         (_, EndpointSettings::Unix { .. }) => "unix",
         (_, EndpointSettings::Plaintext(_) | EndpointSettings::Tls(..)) => "address",
     };
@@ -173,7 +173,7 @@ impl ListenerReader<'_, '_> {
             EndpointSettings::Plaintext(_) | EndpointSettings::Tls(..) => ReflectionSettings::Off,
         };
         self.read.parsed(&self.key("reflection"), parse_reflection, &mut reflection);
-        let protocol = Protocol::Grpc;
+        let protocol = ProtocolSettings::Grpc;
         Some(ListenerSettings { name, endpoint, connections_per_source, reflection, needs_credentials, protocol })
     }
 

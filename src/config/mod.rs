@@ -38,7 +38,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::api::{ApiSettings, ListenerSettings, Protocol};
+use crate::api::{ApiSettings, ListenerSettings, ProtocolSettings};
 use crate::checkpoint::CheckpointSettings;
 use crate::domain::ids::AccountName;
 use crate::engine::EngineSettings;
@@ -458,8 +458,8 @@ fn listener_line(listener: &ListenerSettings) -> String {
     };
     match (name.as_str(), &listener.protocol) {
         (ListenerSettings::SHORT_FORM, _) => format!("listen: {place}, {limit}"),
-        (_, Protocol::Grpc) => format!("listener {name}: {place}, {limit}"),
-        (_, Protocol::Http(http)) => {
+        (_, ProtocolSettings::Grpc) => format!("listener {name}: {place}, {limit}"),
+        (_, ProtocolSettings::Http(http)) => {
             let origins =
                 if http.allowed_origins.is_empty() { "none".to_owned() } else { http.allowed_origins.join(" ") };
             format!("JSON endpoint: {place}, {limit}, allowed origins: {origins}")

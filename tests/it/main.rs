@@ -28,6 +28,7 @@ mod doubt;
 mod failing_ledger;
 mod former_places;
 mod history;
+mod json_endpoint;
 mod kubernetes;
 mod limits;
 mod listeners;

@@ -40,7 +40,7 @@ const LAYERS: [(&str, &[&str]); 18] = [
     ),
     ("main", &["app", "cli", "config", "staging", "telemetry"]),
     ("cli", &["access", "api", "checkpoint", "domain", "ledger", "proto", "tls"]),
-    ("staging", &["app", "config", "telemetry"]),
+    ("staging", &["access", "api", "app", "config", "telemetry"]),
     (
         "app",
         &[

@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 
 use super::handle::{Peer, PeerTransport};
 use super::handshakes::Handshakes;
-use super::listener::{Accepted, BoundListener, Protocol};
+use super::listener::{Accepted, BoundListener, ProtocolSettings};
 use super::registry::{CloseReason, ConnectionPlace, ConnectionRegistry, Source};
 use super::socket::{ClientSocket, Socket};
 use super::stream::ClientConnection;
@@ -148,7 +148,7 @@ impl Acceptor {
                 let (_, session) = stream.get_ref();
                 let is_http2 = session.alpn_protocol() == Some(b"h2");
                 // ALPN is optional in TLS, and not in gRPC.
-                if !is_http2 && self.listener.settings.protocol == Protocol::Grpc {
+                if !is_http2 && self.listener.settings.protocol == ProtocolSettings::Grpc {
                     debug!(%address, "a client did not ask for HTTP/2");
                     return;
                 }
@@ -171,8 +171,8 @@ impl Acceptor {
             transport,
             is_own_source: settings.connections_per_source > 0,
             http: match &settings.protocol {
-                Protocol::Grpc => None,
-                Protocol::Http(http) => Some(Arc::new(http.clone())),
+                ProtocolSettings::Grpc => None,
+                ProtocolSettings::Http(http) => Some(Arc::new(http.clone())),
             },
         }
     }

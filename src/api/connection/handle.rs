@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Poll;
 
-use super::listener::{HttpSettings, ReflectionSettings};
+use super::listener::{ReflectionSettings, WebSettings};
 use super::registry::{CloseSignal, ConnectionPlace, ConnectionRegistry};
 use crate::tls::ClientChain;
 
@@ -21,7 +21,7 @@ pub(in crate::api) struct Peer {
     /// Whether its source is one peer. False behind a proxy, where all peers share one source.
     pub(in crate::api) is_own_source: bool,
     /// Of the JSON endpoint. None for gRPC.
-    pub(in crate::api) http: Option<Arc<HttpSettings>>,
+    pub(in crate::api) http: Option<Arc<WebSettings>>,
     pub(in crate::api) transport: PeerTransport,
 }
 

@@ -27,21 +27,21 @@ pub struct ListenerSettings {
     /// Whether calls need a credential.
     pub needs_credentials: bool,
     /// What it speaks.
-    pub protocol: Protocol,
+    pub protocol: ProtocolSettings,
 }
 
 /// What a listener speaks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Protocol {
+pub enum ProtocolSettings {
     /// gRPC over HTTP/2.
     Grpc,
     /// The JSON endpoint: the Connect protocol and gRPC-Web over HTTP/1.1 and HTTP/2.
-    Http(HttpSettings),
+    Http(WebSettings),
 }
 
 /// What keeps web pages from calling the JSON endpoint.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct HttpSettings {
+pub struct WebSettings {
     /// Host names, in lower case and without a port, that requests may be sent to, besides those of
     /// loopback.
     pub hosts: Vec<String>,
@@ -109,7 +109,7 @@ impl ListenerSettings {
             connections_per_source: Self::CONNECTIONS_PER_SOURCE,
             reflection: ReflectionSettings::Open,
             needs_credentials: false,
-            protocol: Protocol::Grpc,
+            protocol: ProtocolSettings::Grpc,
         }
     }
 }

@@ -24,7 +24,7 @@ mod stream;
 pub(super) use self::accept::accept;
 pub(in crate::api) use self::handle::{ConnectionHandle, PeerTransport, StreamGuard};
 pub use self::listener::{
-    BoundListener, EndpointSettings, HttpSettings, ListenError, ListenerSettings, Protocol, ReflectionSettings,
+    BoundListener, EndpointSettings, ListenError, ListenerSettings, ProtocolSettings, ReflectionSettings, WebSettings,
 };
 pub use self::registry::ConnectionRegistry;
 pub(in crate::api) use self::stream::ClientConnection;

@@ -34,7 +34,7 @@ struct Rewound<C> {
 }
 
 /// The body of a request over HTTP/1.1.
-struct RequestBody(Incoming);
+struct Http1Body(Incoming);
 
 /// The body of a response that another call may cut off.
 struct CutBody {
@@ -91,7 +91,7 @@ where
         let (service, handle, metrics) = (service.clone(), handle.clone(), metrics.clone());
         async move {
             let (cut, pause) = (StreamCut::default(), ConnectionPause::default());
-            let mut request = request.map(|body| Body::new(RequestBody(body)));
+            let mut request = request.map(|body| Body::new(Http1Body(body)));
             request.extensions_mut().insert(handle.clone());
             request.extensions_mut().insert(cut.clone());
             request.extensions_mut().insert(pause.clone());
@@ -136,7 +136,7 @@ where
     }
 }
 
-impl http_body::Body for RequestBody {
+impl http_body::Body for Http1Body {
     type Data = Bytes;
     type Error = Status;
 

@@ -20,7 +20,7 @@ use super::response::WholeBody;
 use super::{error, openapi, request, response};
 use crate::api::connection::ConnectionHandle;
 use crate::api::layers::grpc_only::drain;
-use crate::api::{HttpSettings, status};
+use crate::api::{WebSettings, status};
 
 /// The JSON endpoint in front of the gRPC services.
 #[derive(Clone)]
@@ -70,7 +70,7 @@ where
     async fn answer(self, request: Request<Body>) -> Response<Body> {
         let connection = request.extensions().get::<ConnectionHandle>();
         let settings = connection.and_then(|connection| connection.peer().http.clone());
-        let settings: Arc<HttpSettings> = settings.unwrap_or_default();
+        let settings: Arc<WebSettings> = settings.unwrap_or_default();
         let origin = match AllowedOrigin::of(request.uri(), request.headers(), &settings) {
             Ok(origin) => origin,
             Err(refusal) => return refuse(&self.contract, request, StatusCode::FORBIDDEN, &refusal.to_string()).await,

@@ -11,7 +11,7 @@ use http::header::{
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
-use crate::api::HttpSettings;
+use crate::api::WebSettings;
 
 /// The origin of the page that a request comes from, if one may call.
 pub(super) struct AllowedOrigin(Option<HeaderValue>);
@@ -38,7 +38,7 @@ const MAX_AGE_S: &str = "7200";
 impl AllowedOrigin {
     /// # Errors
     /// [`OriginError`]
-    pub(super) fn of(uri: &Uri, headers: &HeaderMap, settings: &HttpSettings) -> Result<Self, OriginError> {
+    pub(super) fn of(uri: &Uri, headers: &HeaderMap, settings: &WebSettings) -> Result<Self, OriginError> {
         if !host_of(uri, headers).is_some_and(|host| is_known(&host, settings)) {
             return Err(OriginError::Host);
         }
@@ -93,7 +93,7 @@ fn host_of(uri: &Uri, headers: &HeaderMap) -> Option<String> {
     named
 }
 
-fn is_known(host: &str, settings: &HttpSettings) -> bool {
+fn is_known(host: &str, settings: &WebSettings) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']');
     let is_loopback = address.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
     host == "localhost" || is_loopback || settings.hosts.iter().any(|known| known == host)
@@ -137,7 +137,7 @@ mod tests {
         #[case] origins: &[&str],
         #[case] expected: Option<OriginError>,
     ) {
-        let settings = HttpSettings {
+        let settings = WebSettings {
             hosts: vec!["api.example".to_owned()],
             allowed_origins: vec!["https://shop.example".to_owned()],
         };

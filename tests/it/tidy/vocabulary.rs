@@ -120,6 +120,9 @@ const SAME_NAME: &[(&str, &str, &str)] = &[
     ("simulators", "Texts", PER_PROVIDER),
 ];
 
+/// Folders of what tools and programs write, and of copied data.
+const NOT_OURS: [&str; 8] = ["target", ".git", ".recoup", ".venv", "build", "generated", "node_modules", "testdata"];
+
 /// Macros of `tracing`: what stands before `=` in them is a field, and the first text of a span its
 /// name.
 const LOG_MACROS: [&str; 10] =
@@ -197,9 +200,7 @@ fn texts() -> Vec<(String, String)> {
             let path = entry.unwrap().path();
             let place = path.strip_prefix(root()).unwrap().to_str().unwrap().replace('\\', "/");
             if path.is_dir() {
-                let is_ours =
-                    !matches!(place.as_str(), "target" | ".git" | ".recoup") && !place.ends_with("node_modules");
-                if is_ours && !place.ends_with("testdata") {
+                if !NOT_OURS.iter().any(|name| path.ends_with(name)) {
                     folders.push(path);
                 }
             } else if is_prose(&path) && !place.ends_with("CHANGELOG.md") {
