@@ -1,6 +1,6 @@
-// Clients of the JSON endpoint that nobody here wrote, against a running staging gateway: Connect in
-// Node over HTTP/1.1 and HTTP/2, Connect and gRPC-Web in Chromium, and a validator of OpenAPI.
-// run.sh starts it.
+// Published clients of the JSON endpoint against a running staging gateway, which run.sh starts:
+// Connect in Node over HTTP/1.1 and HTTP/2, Connect and gRPC-Web in Chromium, and a validator of
+// OpenAPI.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
