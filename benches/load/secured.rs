@@ -1,6 +1,6 @@
-//! What other ways in cost, on kept connections and in alternating turns: refunds created through a
-//! listener with a certificate, by a caller with a token, beside the same on plaintext loopback; and
-//! through the JSON endpoint beside gRPC, both with a token.
+//! What other ways in cost, on kept connections and in alternating turns: refunds created through
+//! a listener with a certificate, by a caller with a token, beside the same on plaintext loopback;
+//! and through the JSON endpoint beside gRPC, both with a token.
 
 use std::net::SocketAddr;
 use std::path::Path;
