@@ -69,7 +69,7 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 const PIECE_BYTES: usize = 16 * 1024;
 /// Streams of a connection whose call has not begun. Beyond them it lets others run: most calls of
 /// a flood are refused at once, and their memory is used again for the next ones.
-const MAX_UNBEGUN: usize = 8;
+const MAX_UNBEGUN: usize = 2;
 const MAX_TAKING_TIME: Duration = Duration::from_secs(30);
 /// How long a [`ConnectionPause`] is. From one to the next, some [`MAX_UNBEGUN`] calls are
 /// answered.

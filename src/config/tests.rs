@@ -9,6 +9,7 @@ use rstest::rstest;
 use secrecy::ExposeSecret as _;
 
 use super::*;
+use crate::api::WebSettings;
 use crate::providers::ProviderSettings;
 
 const REFERENCE: &str = include_str!("../../docker/recoup.toml");
@@ -146,6 +147,24 @@ fn a_minimal_configuration_gets_the_defaults() {
 #[case("listeners.a = { address = '127.0.0.1:1', adress = 'a' }\naccess.file = 'a'", "listeners.a.adress")]
 #[case("listeners.a = { address = '0.0.0.0:1', certificate_file = 'a' }\naccess.file = 'a'", "listeners.a.key_file")]
 #[case("listeners.a = { address = '127.0.0.1:1', mode = '0600' }\naccess.file = 'a'", "listeners.a.mode")]
+#[case("listeners.http = { address = '127.0.0.1:1' }\naccess.file = 'a'", "listeners.http")]
+#[case("http = 1\naccess.file = 'a'", "http")]
+#[case("http.listen = '127.0.0.1:8080'", "http.listen")]
+#[case("http.listen = 'localhost:8080'\naccess.file = 'a'", "http.listen")]
+#[case("http.listen = '0.0.0.0:8080'\naccess.file = 'a'", "http.listen")]
+#[case("http.listen = '192.0.2.1:8080'\nhttp.certificate_file = 'a'\naccess.file = 'a'", "http.key_file")]
+#[case("http.hosts = ['a.example']\naccess.file = 'a'", "http.listen")]
+#[case("http = { listen = '127.0.0.1:1', hosts = 'a.example' }\naccess.file = 'a'", "http.hosts")]
+#[case("http = { listen = '127.0.0.1:1', hosts = ['https://a.example'] }\naccess.file = 'a'", "http.hosts")]
+#[case("http = { listen = '127.0.0.1:1', hosts = ['a.example:8080'] }\naccess.file = 'a'", "http.hosts")]
+#[case("http = { listen = '127.0.0.1:1', hosts = [''] }\naccess.file = 'a'", "http.hosts")]
+#[case("http = { listen = '127.0.0.1:1', allowed_origins = ['*'] }\naccess.file = 'a'", "http.allowed_origins")]
+#[case(
+    "http = { listen = '127.0.0.1:1', allowed_origins = ['https://a.example/'] }\naccess.file = 'a'",
+    "http.allowed_origins"
+)]
+#[case("http = { listen = '127.0.0.1:1', allowed_origins = ['null'] }\naccess.file = 'a'", "http.allowed_origins")]
+#[case("http = { listen = '127.0.0.1:1', reflection = 'callers' }\naccess.file = 'a'", "http.reflection")]
 #[case("listeners.a = { unix = 'a', mode = '0666' }\naccess.file = 'a'", "listeners.a.mode")]
 #[case("listeners.a = { unix = 'a', mode = 'rw' }\naccess.file = 'a'", "listeners.a.mode")]
 #[case("listeners.a = { unix = 'a', key_file = 'a' }\naccess.file = 'a'", "listeners.a.key_file")]
@@ -483,6 +502,29 @@ fn the_command_line_or_the_variable_names_the_file() {
     let errors = Settings::load(Some(Path::new("/nowhere/recoup.toml")), environment(&[])).unwrap_err();
     assert!(errors.to_string().starts_with("/nowhere/recoup.toml: cannot be read: "), "{errors}");
     assert!(keys(Settings::load(None, environment(&[]))) == ["accounts"]);
+}
+
+/// A variable separates what the file has as an array.
+#[test]
+fn the_json_endpoint_is_read_from_the_file_and_from_variables() {
+    let in_file = "access.file = 'a'\n[http]\nlisten = '127.0.0.1:8080'\nhosts = ['Api.example', '[::1]']\n\
+                   allowed_origins = ['https://desk.example', 'http://localhost:3000']\n";
+    let variables = [
+        ("RECOUP_ACCESS__FILE", "a"),
+        ("RECOUP_HTTP__LISTEN", "127.0.0.1:8080"),
+        ("RECOUP_HTTP__HOSTS", "Api.example, [::1]"),
+        ("RECOUP_HTTP__ALLOWED_ORIGINS", "https://desk.example,http://localhost:3000"),
+    ];
+    for settings in [read(&format!("{in_file}{SECTIGO}"), &[]), read(SECTIGO, &variables)] {
+        let settings = settings.unwrap();
+        let [short_form, endpoint] = settings.all_listeners().try_into().unwrap();
+        assert!(short_form.needs_credentials && endpoint.needs_credentials);
+        let expected = WebSettings {
+            hosts: vec!["api.example".to_owned(), "[::1]".to_owned()],
+            allowed_origins: vec!["https://desk.example".to_owned(), "http://localhost:3000".to_owned()],
+        };
+        assert_eq!((endpoint.name.as_str(), endpoint.protocol), ("http", ProtocolSettings::Http(expected)));
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use recoup::proto::v1::account_service_client::AccountServiceClient;
 use recoup::proto::v1::refund_service_client::RefundServiceClient;
 use recoup::proto::v1::validation_status_service_client::ValidationStatusServiceClient;
 use tokio::time::{Instant, sleep, timeout};
+use tonic::Code;
 
 use crate::attackers::{AttackCounts, Attacker};
 use crate::bystander::{self, Route, Seen};
@@ -182,6 +183,8 @@ const SMALL_RATE: &str = "rate = { calls_per_second = 2, burst = 4 }";
 /// How long the bystander is watched.
 const FULL_TIME: Duration = Duration::from_secs(10);
 const SHORT_TIME: Duration = Duration::from_secs(1);
+/// After an attack, until a list is answered.
+const SETTLES: Duration = Duration::from_secs(40);
 /// Of the short form: for an attack to show its counts.
 const ATTACK_BEGINS: Duration = Duration::from_secs(30);
 
@@ -275,11 +278,18 @@ pub(crate) async fn run(row: &Row, is_full: bool) -> Report {
     if is_full && row.ended_within.is_some() && ended_after.is_none() {
         faults.push(format!("only {} of {} had ended", counts.ended, counts.made));
     }
-    // The gateway is as it was: every account serves.
-    let accounts = AccountServiceClient::new(stack.route.channel().await.unwrap())
-        .list_accounts(proto::ListAccountsRequest::default())
-        .await
-        .unwrap();
+    // The gateway is as it was: every account serves. The last responses may still be held.
+    let mut client = AccountServiceClient::new(stack.route.channel().await.unwrap());
+    let asked = Instant::now();
+    let accounts = loop {
+        match client.list_accounts(proto::ListAccountsRequest::default()).await {
+            Ok(accounts) => break accounts,
+            Err(status) if status.code() == Code::Unavailable && asked.elapsed() < SETTLES => {
+                sleep(Duration::from_millis(100)).await;
+            }
+            Err(status) => panic!("accounts could not be listed: {status:?}"),
+        }
+    };
     let is_serving = |account: &proto::Account| account.health() == Health::Serving;
     if !accounts.into_inner().accounts.iter().all(is_serving) {
         faults.push("an account is suspended".to_owned());

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -13,13 +15,16 @@ use flate2::write::GzEncoder;
 use http::Request;
 use prost::Message as _;
 use prost_reflect::DescriptorPool;
+use rcgen::{CertifiedKey, generate_simple_self_signed};
 use recoup::proto::v1 as proto;
 use recoup::proto::v1::refund_service_client::RefundServiceClient;
 use recoup::proto::v1::refund_service_server::RefundServiceServer;
 use rstest::rstest;
+use rustls::RootCertStore;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 use tonic::server::NamedService as _;
 
 use crate::caller_access::{AccessText, refunds};
@@ -532,6 +537,68 @@ async fn both_versions_of_http_are_served() {
             assert_ne!(tokio::time::timeout(LIMIT, stream.read_buf(&mut read)).await.unwrap().unwrap(), 0);
         }
     }
+}
+
+/// With a certificate the client chooses the version of HTTP, and needs no word about it for
+/// HTTP/1.1.
+#[rstest]
+#[case::http2(&["h2"], Some("h2"))]
+#[case::the_server_prefers_http2(&["http/1.1", "h2"], Some("h2"))]
+#[case::http1(&["http/1.1"], Some("http/1.1"))]
+#[case::nothing(&[], None)]
+#[tokio::test]
+async fn with_a_certificate_both_versions_are_offered(#[case] offered: &[&str], #[case] chosen: Option<&str>) {
+    let dir = tempfile::tempdir().unwrap();
+    let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        path.display().to_string()
+    };
+    let (certificate, key) = (file("tls.crt", &cert.pem()), file("tls.key", &signing_key.serialize_pem()));
+    let settings = format!("http.certificate_file = \"{certificate}\"\nhttp.key_file = \"{key}\"\n");
+    let endpoint = Endpoint::start(&settings).await;
+
+    let mut roots = RootCertStore::empty();
+    roots.add(cert.der().clone()).unwrap();
+    let mut config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = offered.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    let stream = TcpStream::connect(endpoint.address).await.unwrap();
+    let name = "localhost".try_into().unwrap();
+    let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), chosen.map(str::as_bytes));
+
+    let (header, token) = endpoint.bearer();
+    let body = create("a").to_string();
+    if chosen == Some("h2") {
+        let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::post(format!("https://localhost{}", path("CreateRefund")))
+            .header(header, token)
+            .header("content-type", JSON)
+            .body(())
+            .unwrap();
+        let (response, mut sender) = client.send_request(request, false).unwrap();
+        sender.send_data(body.into(), true).unwrap();
+        assert_eq!(response.await.unwrap().status(), 200);
+    } else {
+        let call = format!(
+            "POST {} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{header}: {token}\r\ncontent-type: {JSON}\r\n\
+             content-length: {}\r\n\r\n{body}",
+            path("CreateRefund"),
+            body.len()
+        );
+        stream.write_all(call.as_bytes()).await.unwrap();
+        let mut read = Vec::new();
+        tokio::time::timeout(LIMIT, stream.read_to_end(&mut read)).await.unwrap().unwrap();
+        assert_eq!(parse(&read).status, 200);
+    }
+    assert_eq!(endpoint.stack.attempts(ORDER), 1);
 }
 
 /// A client that sends half a request takes no permit, and does not keep the gateway from stopping.

@@ -137,6 +137,20 @@ const ONE_VERSION: [&str; 11] =
 /// Second sources of TLS; rustls with ring is the first.
 const NO_TLS: [&str; 7] = ["aws-lc-rs", "aws-lc-sys", "boring", "boring-sys", "native-tls", "openssl", "openssl-sys"];
 
+/// `examples/run.sh` runs what a README says, so it says it once.
+#[test]
+fn each_example_says_in_ten_lines_or_so_how_it_runs() {
+    let examples = ["bash", "cpp", "go", "java", "php", "python", "ruby", "rust", "typescript", "whmcs"];
+    for example in examples {
+        let path = format!("examples/{example}/README.md");
+        let text = std::fs::read_to_string(root().join(&path)).unwrap();
+        assert_eq!(text.matches("```sh\n").count(), 1, "{path}");
+        assert!(text.lines().count() <= 25, "{path} is long");
+        let is_named = |file: &str| std::fs::read_to_string(root().join(file)).unwrap().contains(example);
+        assert!(is_named("examples/README.md") && is_named("examples/run.sh"), "{example}");
+    }
+}
+
 #[test]
 fn the_layers_name_each_other_downwards_only() {
     let faults: Vec<String> =

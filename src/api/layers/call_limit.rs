@@ -451,17 +451,22 @@ mod tests {
     }
 
     /// What is reserved for a list shrinks to its response, which is small here.
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn lists_are_refused_while_too_many_bytes_are_unsent() {
         let mut service = layer(1_000, 1).layer(service_fn(answers));
         let mut unread = Vec::new();
-        while unread.len() < 17 {
+        while unread.len() < 13 {
             let response = call(request(LIST, Body::empty()), &mut service).await;
             assert!(Status::from_header_map(response.headers()).is_none());
             unread.push(response);
         }
         let refused = answer_to(LIST, &mut service).await.unwrap();
         assert_eq!(reason_of(&refused).as_deref(), Some("OVERLOADED"));
+        // For a second it waits for room.
+        let mut waiting = service.call(request(LIST, Body::empty()));
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        assert!(unread.pop().is_some());
+        assert!(Status::from_header_map(waiting.await.unwrap().headers()).is_none());
         assert!(answer_to(GET, &mut service).await.is_none(), "other calls are served");
         assert!(unread[0].body_mut().frame().await.is_some());
         assert!(unread[1].body_mut().frame().await.is_some());

@@ -67,6 +67,8 @@ struct Pools {
     kept: Arc<Semaphore>,
     /// Calls that wait for one of these permits.
     queued: Semaphore,
+    /// Lists that wait for room for a page.
+    queued_lists: Semaphore,
     waits: Arc<Semaphore>,
     health_watches: Arc<Semaphore>,
     reflections: Arc<Semaphore>,
@@ -135,7 +137,7 @@ const MAX_REFLECTIONS: usize = 16;
 const MAX_ARRIVING: usize = 1024;
 const MAX_HEALTH_CHECKS: usize = 256;
 /// Of responses of lists over all connections.
-const MAX_UNSENT_BYTES: usize = 32 * 1024 * 1024;
+const MAX_UNSENT_BYTES: usize = 24 * 1024 * 1024;
 const UNIT_BYTES: usize = 1024;
 /// What a list reserves before its size is known: the largest page with its last entry as bytes,
 /// and a part of it as rows and as messages.
@@ -145,6 +147,7 @@ const MIN_UNREAD_TIME: Duration = Duration::from_secs(1);
 /// How long a call waits for a permit: a burst of callers is served, and none has to come again.
 const MAX_QUEUED_TIME: Duration = Duration::from_secs(1);
 const MAX_QUEUED: usize = 1024;
+const MAX_QUEUED_LISTS: usize = 64;
 /// One caller has at most this part of the event streams and of the watches.
 const SHARE_DIVISOR: usize = 4;
 
@@ -178,6 +181,7 @@ impl Permits {
             calls: semaphore(limits.calls - kept),
             kept: semaphore(kept),
             queued: Semaphore::new(MAX_QUEUED),
+            queued_lists: Semaphore::new(MAX_QUEUED_LISTS),
             waits: semaphore(limits.waits),
             health_watches: semaphore(MAX_HEALTH_WATCHES),
             reflections: semaphore(MAX_REFLECTIONS),
@@ -232,7 +236,7 @@ impl Permits {
             CallClass::EventStream | CallClass::StatusWatch => held.take_share(class, caller),
             CallClass::Ordinary | CallClass::Kept | CallClass::List => {
                 // Before it waits for a permit: of many lists, those that are refused do not wait.
-                let full = if class == CallClass::List { held.reserve_page() } else { None };
+                let full = if class == CallClass::List { held.reserve_page().await } else { None };
                 match full {
                     None => held.take_call(class != CallClass::Ordinary).await,
                     Some(full) => Some(full),
@@ -287,14 +291,18 @@ impl HeldPermits {
         }
     }
 
-    fn reserve_page(&mut self) -> Option<Refusal> {
-        match self.pools.unsent.clone().try_acquire_many_owned(LIST_UNITS) {
-            Ok(units) => {
-                *lock(&self.unsent) = Some(units);
-                None
-            }
-            Err(_) => Some(Refusal::Full("unsent_bytes", "too many bytes of responses are not taken")),
+    async fn reserve_page(&mut self) -> Option<Refusal> {
+        const FULL: Refusal = Refusal::Full("unsent_bytes", "too many bytes of responses are not taken");
+        let pools = self.pools.clone();
+        let mut units = pools.unsent.clone().try_acquire_many_owned(LIST_UNITS).ok();
+        if units.is_none() {
+            let Ok(_queued) = pools.queued_lists.try_acquire() else { return Some(FULL) };
+            let released = pools.unsent.clone().acquire_many_owned(LIST_UNITS);
+            units = timeout(MAX_QUEUED_TIME, released).await.ok().and_then(Result::ok);
         }
+        let is_full = units.is_none();
+        *lock(&self.unsent) = units;
+        is_full.then_some(FULL)
     }
 
     fn take_share(&mut self, class: CallClass, caller: Option<&CallerKey>) -> Option<Refusal> {

@@ -18,7 +18,7 @@ use crate::domain::target::FieldViolation;
 pub(super) struct Contract(Arc<Descriptors>);
 
 struct Descriptors {
-    services: [DescriptorPool; 2],
+    services: Vec<DescriptorPool>,
     error_details: DescriptorPool,
 }
 
@@ -31,13 +31,17 @@ impl Contract {
     /// # Errors
     /// A descriptor set of this program is inconsistent.
     pub(super) fn new() -> Result<Self, prost_reflect::DescriptorError> {
-        Ok(Self(Arc::new(Descriptors {
-            services: [
-                DescriptorPool::decode(DESCRIPTORS)?,
-                DescriptorPool::decode(tonic_health::pb::FILE_DESCRIPTOR_SET)?,
-            ],
-            error_details: DescriptorPool::decode(tonic_types::pb::FILE_DESCRIPTOR_SET)?,
-        })))
+        Self::of(vec![
+            DescriptorPool::decode(DESCRIPTORS)?,
+            DescriptorPool::decode(tonic_health::pb::FILE_DESCRIPTOR_SET)?,
+        ])
+    }
+
+    /// # Errors
+    /// As [`Contract::new`].
+    pub(super) fn of(services: Vec<DescriptorPool>) -> Result<Self, prost_reflect::DescriptorError> {
+        let error_details = DescriptorPool::decode(tonic_types::pb::FILE_DESCRIPTOR_SET)?;
+        Ok(Self(Arc::new(Descriptors { services, error_details })))
     }
 
     /// The method of a path such as `/recoup.v1.RefundService/GetRefund`.

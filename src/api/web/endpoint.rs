@@ -37,9 +37,13 @@ impl<S> WebEndpoint<S> {
     /// # Errors
     /// A descriptor set of this program is inconsistent.
     pub(in crate::api) fn new(services: S) -> Result<Self, prost_reflect::DescriptorError> {
-        let contract = Contract::new()?;
+        Ok(Self::of(services, Contract::new()?))
+    }
+
+    /// In front of services of another contract.
+    pub(super) fn of(services: S, contract: Contract) -> Self {
         let openapi = openapi::document(&contract).to_string().into();
-        Ok(Self { services, contract, openapi })
+        Self { services, contract, openapi }
     }
 }
 

@@ -16,6 +16,8 @@
 //! Each request becomes a gRPC call of the same services, through the same layers, so callers,
 //! scopes, limits, deadlines, errors and metrics are those of the gRPC port by construction.
 
+#[cfg(test)]
+mod conformance;
 mod connection;
 mod contract;
 mod endpoint;

@@ -68,20 +68,18 @@ pub(super) async fn unary(
     accepted: &HeaderMap,
 ) -> Response<Body> {
     let (head, mut body) = response.into_parts();
+    let mut trailers = HeaderMap::new();
     let read = match failure_in(&head.headers) {
         Some(failure) => Err(failure),
-        None => message_in(&mut body).await,
+        None => message_in(&mut body, &mut trailers).await,
     };
-    let converted = read.and_then(|(message, trailers)| {
-        let message = match codec {
-            Codec::Proto => message,
-            Codec::Json => contract::to_json(method.output(), message)?.into(),
-        };
-        Ok((message, trailers))
+    let converted = read.and_then(|message| match codec {
+        Codec::Proto => Ok(message),
+        Codec::Json => contract::to_json(method.output(), message).map(Bytes::from),
     });
     let mut response = match converted {
         Err(failure) => error::response(contract, &failure),
-        Ok((message, trailers)) => {
+        Ok(message) => {
             let compressed = accepts_gzip(accepted).then(|| gzip(&message)).flatten();
             let is_compressed = compressed.is_some();
             let mut response = Response::new(WholeBody::boxed(compressed.unwrap_or(message), Some(body)));
@@ -91,14 +89,14 @@ pub(super) async fn unary(
             if is_compressed {
                 headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
             }
-            for (name, value) in metadata_in(&trailers) {
-                if let Ok(name) = HeaderName::try_from(format!("{TRAILER_PREFIX}{name}")) {
-                    headers.append(name, value.clone());
-                }
-            }
             response
         }
     };
+    for (name, value) in metadata_in(&trailers) {
+        if let Ok(name) = HeaderName::try_from(format!("{TRAILER_PREFIX}{name}")) {
+            response.headers_mut().append(name, value.clone());
+        }
+    }
     copy_metadata(&head.headers, response.headers_mut());
     response
 }
@@ -163,21 +161,19 @@ fn failure_in(headers: &HeaderMap) -> Option<Status> {
     Status::from_header_map(headers).filter(|status| status.code() != Code::Ok)
 }
 
-/// The one message of a response, and its trailers.
-async fn message_in(body: &mut Body) -> Result<(Bytes, HeaderMap), Status> {
+/// The one message of a response. Its trailers are added to those given.
+async fn message_in(body: &mut Body, trailers: &mut HeaderMap) -> Result<Bytes, Status> {
     let mut read = BytesMut::new();
-    let mut trailers = HeaderMap::new();
     while let Some(frame) = poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await {
         match frame?.into_data() {
             Ok(data) => read.extend_from_slice(&data),
-            Err(frame) => trailers = frame.into_trailers().unwrap_or_default(),
+            Err(frame) => *trailers = frame.into_trailers().unwrap_or_default(),
         }
     }
-    if let Some(failure) = failure_in(&trailers) {
+    if let Some(failure) = failure_in(trailers) {
         return Err(failure);
     }
-    let message = next_message(&mut read).filter(|_| read.is_empty()).ok_or_else(status::internal)?;
-    Ok((message, trailers))
+    next_message(&mut read).filter(|_| read.is_empty()).ok_or_else(status::internal)
 }
 
 /// Splits off the first message. None if it is not whole.

@@ -121,7 +121,8 @@ const SAME_NAME: &[(&str, &str, &str)] = &[
 ];
 
 /// Folders of what tools and programs write, and of copied data.
-const NOT_OURS: [&str; 8] = ["target", ".git", ".recoup", ".venv", "build", "generated", "node_modules", "testdata"];
+const NOT_OURS: [&str; 9] =
+    ["target", ".git", ".recoup", ".venv", "venv", "build", "generated", "node_modules", "testdata"];
 
 /// Macros of `tracing`: what stands before `=` in them is a field, and the first text of a span its
 /// name.
