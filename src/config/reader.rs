@@ -54,8 +54,10 @@ enum SettingValue {
 
 const PREFIX: &str = "RECOUP_";
 
-/// How commands find a running gateway, and show who calls. Not settings of the gateway.
-const CLIENT_VARIABLES: [&str; 3] = ["RECOUP_CONTEXT", "RECOUP_SERVER", "RECOUP_TOKEN_FILE"];
+/// How commands and the programs of `examples` find a running gateway, and show who calls. Not
+/// settings of the gateway.
+const CLIENT_VARIABLES: [&str; 5] =
+    ["RECOUP_CA_FILE", "RECOUP_CONTEXT", "RECOUP_SERVER", "RECOUP_TOKEN_FILE", "RECOUP_URL"];
 
 /// Far above any configuration. A wrong path (a log, a device) is an error and not read whole.
 const MAX_FILE_BYTES: u64 = 1 << 20;

@@ -336,6 +336,8 @@ fn variables_override_the_file() {
             ("RECOUP_CONFIG", "/some/file"),
             ("RECOUP_SERVER", "http://127.0.0.1:50051"),
             ("RECOUP_TOKEN_FILE", "/some/token"),
+            ("RECOUP_CA_FILE", "/some/ca.pem"),
+            ("RECOUP_URL", "http://127.0.0.1:8080"),
             ("RECOUP_CONTEXT", "prod"),
             ("PATH", "/bin"),
         ],
