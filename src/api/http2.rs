@@ -69,7 +69,7 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 const PIECE_BYTES: usize = 16 * 1024;
 /// Streams of a connection whose call has not begun. Beyond them it lets others run: most calls of
 /// a flood are refused at once, and their memory is used again for the next ones.
-const MAX_UNBEGUN: usize = 2;
+const MAX_UNBEGUN: usize = 8;
 const MAX_TAKING_TIME: Duration = Duration::from_secs(30);
 /// How long a [`ConnectionPause`] is. From one to the next, some [`MAX_UNBEGUN`] calls are
 /// answered.
@@ -131,15 +131,18 @@ pub(super) async fn serve_connection<C, S>(
         .max_local_error_reset_streams(Some(MAX_LOCAL_RESETS));
     let Ok(mut connection) = builder.handshake(Gauged { inner: connection, is_blocked }).await else { return };
     let mut lost = pin!(until_lost(connection.ping_pong()));
+    // Made once, and not for each call: they register where they wait.
+    let mut closed = pin!(closing.cancelled());
+    let mut paused = pin!(pause.requested());
     let mut is_closing = false;
     loop {
         tokio::select! {
             biased;
-            () = closing.cancelled(), if !is_closing => {
+            () = &mut closed, if !is_closing => {
                 is_closing = true;
                 connection.graceful_shutdown();
             }
-            () = pause.requested(), if !is_closing => {
+            () = &mut paused, if !is_closing => {
                 // Nothing is read, and no answer is written.
                 tokio::select! {
                     () = sleep(PAUSE_TIME) => {}
@@ -147,6 +150,7 @@ pub(super) async fn serve_connection<C, S>(
                     () = info.closed() => {}
                 }
                 pause.forget();
+                paused.set(pause.requested());
             }
             accepted = connection.accept() => match accepted {
                 Some(Ok((mut request, respond))) => {
@@ -282,6 +286,11 @@ async fn send_body(
             Ok(mut data) => {
                 while !data.is_empty() {
                     let piece = data.split_to(data.len().min(PIECE_BYTES));
+                    // Most peers have room, and need no time limit.
+                    if let Some(sent) = try_send_piece(&piece, sender, &blocked) {
+                        sent?;
+                        continue;
+                    }
                     let taken = timeout(MAX_TAKING_TIME, send_piece(piece, sender, &mut blocked)).await;
                     taken.map_err(|_| Reason::ENHANCE_YOUR_CALM)??;
                 }
@@ -293,6 +302,19 @@ async fn send_body(
             }
         }
     }
+}
+
+/// Sends the piece if the peer's window and the socket have room for it now.
+fn try_send_piece(
+    piece: &Bytes,
+    sender: &mut SendStream<Bytes>,
+    blocked: &watch::Receiver<bool>,
+) -> Option<Result<(), Reason>> {
+    if *blocked.borrow() {
+        return None;
+    }
+    sender.reserve_capacity(piece.len());
+    (sender.capacity() >= piece.len()).then(|| sender.send_data(piece.clone(), false).map_err(|_| Reason::CANCEL))
 }
 
 /// Waits until the peer's window and the socket have room for the piece, and sends it.
