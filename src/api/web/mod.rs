@@ -6,7 +6,7 @@
 //! endpoint     host, origin, path, method, media type; then a call of the gRPC services
 //! origin       which hosts and which web pages may call
 //! format       media types
-//! request      the request as a gRPC call, read and converted only after its caller is known
+//! request      the request as a gRPC call, converted as the services read it
 //! response     gRPC responses as a whole, as envelopes, as gRPC-Web
 //! error        a status as JSON
 //! contract     messages as JSON and back

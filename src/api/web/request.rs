@@ -1,7 +1,6 @@
 //! A request as a call of the gRPC services.
 //!
-//! Its message is read and converted as the services read it: after its caller is known, and within
-//! their limits of size and time.
+//! Its message is read and converted as the services read it, within their limits of size and time.
 
 use std::io::Read as _;
 use std::pin::Pin;
